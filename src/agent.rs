@@ -1,0 +1,401 @@
+//! Where the stages meet: discover, then collect, then hand the snapshot to whoever asked.
+//!
+//! A scrape asks for a snapshot no older than the configured age. One collection runs at a time and all who wait share
+//! it. Before reading, the agent looks whether cgroups have come or gone since the inventory was made, and has it made
+//! anew if so: a pod deleted a moment ago is not in the answer, and one started a moment ago is.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::collect::cgroup::{Wanted, layout::Layout};
+use crate::collect::oom::Ledger;
+use crate::collect::writable_layer::WritableLayers;
+use crate::collect::{self, COLLECTORS, Collected, Collection, Roots};
+use crate::config::Config;
+use crate::cri::{Cri, RuntimeEndpoint};
+use crate::discover::{self, Discovery, assemble::Scope};
+use crate::expose::catalog;
+use crate::model::inventory::Inventory;
+use crate::model::snapshot::{Check, Health, NoSnapshot, Snapshot, SnapshotSource};
+use crate::telemetry::Telemetry;
+
+/// How long a scrape waits for the inventory to be made anew before it goes on with the last one.
+const REFRESH_DEADLINE: Duration = Duration::from_millis(1500);
+
+/// How long the first scrape waits for the sizes of writable layers.
+const FIRST_LAYERS_DEADLINE: Duration = Duration::from_millis(500);
+
+/// A collection that runs longer than this is stuck for good: liveness fails.
+const STUCK: Duration = Duration::from_secs(120);
+
+/// How long a reload waits for the new configuration's first discovery.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The agent under one configuration.
+#[derive(Debug)]
+struct Agent {
+    discovery: Discovery,
+    cri: Arc<Cri>,
+    layers: Arc<WritableLayers>,
+    collection: Arc<Mutex<Collection>>,
+    flight: Mutex<Flight>,
+    max_age: Duration,
+    in_background: bool,
+    telemetry: Arc<Telemetry>,
+}
+
+/// The last collection and the one under way.
+#[derive(Debug, Default)]
+struct Flight {
+    last: Option<(Instant, Arc<Snapshot>)>,
+    running: Option<(Instant, Landing)>,
+}
+
+type Landing = watch::Receiver<Option<Arc<Snapshot>>>;
+
+/// The agent, through reloads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AgentHandle {
+    inner: Arc<HandleInner>,
+}
+
+#[derive(Debug)]
+struct HandleInner {
+    current: RwLock<Arc<Running>>,
+    runtime: Handle,
+    telemetry: Arc<Telemetry>,
+    oom: Arc<Ledger>,
+}
+
+/// An agent and the tasks that work for it; they end when it is dropped.
+#[derive(Debug)]
+struct Running {
+    agent: Arc<Agent>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl AgentHandle {
+    /// Starts an agent on the current tokio runtime.
+    pub fn start(config: &Config, telemetry: Arc<Telemetry>) -> Self {
+        let runtime = Handle::current();
+        let oom = Arc::new(Ledger::default());
+        let running = Running::start(config, &telemetry, &oom);
+        telemetry.reload_successful.set(1);
+        set_now(&telemetry);
+        let current = RwLock::new(Arc::new(running));
+        Self { inner: Arc::new(HandleInner { current, runtime, telemetry, oom }) }
+    }
+
+    /// Puts an agent of another configuration in this one's place, once it has made its first discovery. The count of
+    /// out-of-memory kills goes on.
+    pub async fn reload(&self, config: &Config) {
+        let running = Running::start(config, &self.inner.telemetry, &self.inner.oom);
+        let _ = tokio::time::timeout(RELOAD_DEADLINE, running.agent.discovery.ready()).await;
+        *self.inner.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(running);
+        self.inner.telemetry.reload_successful.set(1);
+        set_now(&self.inner.telemetry);
+    }
+
+    /// Waits for the first discovery.
+    pub async fn ready(&self) {
+        self.agent().discovery.ready().await;
+    }
+
+    fn agent(&self) -> Arc<Agent> {
+        Arc::clone(&self.inner.current.read().unwrap_or_else(PoisonError::into_inner).agent)
+    }
+}
+
+fn set_now(telemetry: &Telemetry) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    telemetry.reload_time.set(now.as_secs_f64());
+}
+
+impl SnapshotSource for AgentHandle {
+    fn snapshot(&self, deadline: Duration) -> BoxFuture<'_, Result<Arc<Snapshot>, NoSnapshot>> {
+        let agent = self.agent();
+        async move { agent.snapshot(deadline, &self.inner.runtime).await }.boxed()
+    }
+
+    fn inventory(&self, deadline: Duration) -> BoxFuture<'_, Arc<Inventory>> {
+        let agent = self.agent();
+        async move {
+            let outdated = self.inner.runtime.spawn_blocking(agent.discovery.outdated_check()).await;
+            if outdated.unwrap_or(false) {
+                agent.refresh(deadline).await;
+            }
+            agent.discovery.inventory()
+        }
+        .boxed()
+    }
+
+    fn last(&self) -> Option<Arc<Snapshot>> {
+        self.agent().flight().last.as_ref().map(|(_, snapshot)| Arc::clone(snapshot))
+    }
+
+    fn health(&self) -> Health {
+        self.agent().health()
+    }
+}
+
+impl Running {
+    fn start(config: &Config, telemetry: &Arc<Telemetry>, oom: &Arc<Ledger>) -> Self {
+        let agent = Arc::new(Agent::new(config, Arc::clone(telemetry), Arc::clone(oom)));
+        let mut tasks = vec![tokio::spawn(follow_inventory(Arc::clone(&agent), Arc::clone(oom)))];
+        if let Some(interval) = config.metrics_interval() {
+            tasks.push(tokio::spawn(collect_in_background(Arc::clone(&agent), interval)));
+        }
+        Self { agent, tasks }
+    }
+}
+
+/// Lets go of what belonged to pods that are gone, whether or not anyone scrapes.
+async fn follow_inventory(agent: Arc<Agent>, oom: Arc<Ledger>) {
+    let mut inventories = agent.discovery.subscribe();
+    while inventories.changed().await.is_ok() {
+        let inventory = Arc::clone(&inventories.borrow_and_update());
+        oom.observe_exits(&inventory);
+        let collection = Arc::clone(&agent.collection);
+        let forgotten = tokio::task::spawn_blocking(move || lock(&collection).forget(&inventory)).await;
+        if let Err(error) = forgotten {
+            tracing::error!(%error, "dropping what was held for gone pods failed");
+        }
+    }
+}
+
+async fn collect_in_background(agent: Arc<Agent>, interval: Duration) {
+    agent.discovery.ready().await;
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        agent.collect_and_land().await;
+    }
+}
+
+fn lock(collection: &Mutex<Collection>) -> MutexGuard<'_, Collection> {
+    // A collector that panicked has at worst lost what it held; the next collection opens it again.
+    collection.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Agent {
+    fn new(config: &Config, telemetry: Arc<Telemetry>, oom: Arc<Ledger>) -> Self {
+        let cri = Arc::new(Cri::new(config.runtime_endpoint.clone(), Arc::clone(&telemetry)));
+        let discovery = Discovery::start(
+            discover::Options {
+                cgroup_root,
+                cgroup_mount: config.cgroupfs.clone(),
+                kata_roots: vec![config.run_dir.join("vc/sbs"), config.run_dir.join("kata")],
+                interval: config.sync_interval(),
+                scope: config.scope,
+            },
+            Arc::clone(&cri),
+        );
+        let layers = Arc::new(WritableLayers::default());
+        let collection = Collection::new(collect::Options {
+            roots: Arc::new(Roots {
+                host: config.host_root.clone(),
+                proc: config.procfs.clone(),
+                sys: config.sysfs.clone(),
+                cgroup: config.cgroupfs.clone(),
+            }),
+            enabled: config.enabled_collectors(),
+            wanted: wanted(config),
+            held_descriptors: config.held_descriptors,
+            layers: Arc::clone(&layers),
+            oom,
+        });
+        log_collectors(&config.enabled_collectors());
+        Self {
+            discovery,
+            cri,
+            layers,
+            collection: Arc::new(Mutex::new(collection)),
+            flight: Mutex::default(),
+            max_age: config.max_age(),
+            in_background: config.metrics_interval().is_some(),
+            telemetry,
+        }
+    }
+
+    fn flight(&self) -> MutexGuard<'_, Flight> {
+        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn snapshot(self: &Arc<Self>, deadline: Duration, runtime: &Handle) -> Result<Arc<Snapshot>, NoSnapshot> {
+        let mut landing = {
+            let mut flight = self.flight();
+            if let Some((taken, snapshot)) = &flight.last
+                && (self.in_background || taken.elapsed() < self.max_age)
+            {
+                return Ok(Arc::clone(snapshot));
+            }
+            match &flight.running {
+                Some((_, landing)) => landing.clone(),
+                None => self.take_off(&mut flight, runtime),
+            }
+        };
+        let landed = tokio::time::timeout(deadline, landing.wait_for(Option::is_some)).await;
+        let landed = landed.map_err(|_| NoSnapshot::Late(deadline))?.map_err(|_| NoSnapshot::Aborted)?;
+        landed.clone().ok_or(NoSnapshot::Aborted)
+    }
+
+    /// Starts a collection that goes on even when whoever asked for it has gone away.
+    fn take_off(self: &Arc<Self>, flight: &mut Flight, runtime: &Handle) -> Landing {
+        let (land, landing) = watch::channel(None);
+        flight.running = Some((Instant::now(), landing.clone()));
+        let agent = Arc::clone(self);
+        runtime.spawn(async move {
+            // In background mode the loop owns collecting; the first scrape waits for the loop's first result.
+            let snapshot = agent.collect_and_land().await;
+            land.send_replace(snapshot);
+        });
+        landing
+    }
+
+    async fn collect_and_land(&self) -> Option<Arc<Snapshot>> {
+        let started = Instant::now();
+        let snapshot = self.collect().await.map(Arc::new);
+        let mut flight = self.flight();
+        flight.running = None;
+        if let Some(snapshot) = &snapshot {
+            flight.last = Some((started, Arc::clone(snapshot)));
+        }
+        snapshot
+    }
+
+    async fn collect(&self) -> Option<Snapshot> {
+        self.discovery.ready().await;
+        self.refresh_layers().await;
+        let first = match self.read(true).await? {
+            Some(collected) => collected,
+            None => {
+                self.refresh(REFRESH_DEADLINE).await;
+                self.read(false).await??
+            }
+        };
+        if !first.vanished {
+            return Some(first.snapshot);
+        }
+        // Something went while it was read. What replaced it, if anything, must not wait for the next scrape.
+        let generation = first.snapshot.inventory.generation;
+        self.refresh(REFRESH_DEADLINE).await;
+        if self.discovery.inventory().generation == generation {
+            return Some(first.snapshot);
+        }
+        Some(self.read(false).await??.snapshot)
+    }
+
+    /// Reads everything in the inventory. `Some(None)`: the inventory is outdated and nothing was read, if `check`ed.
+    /// `None`: the reading itself broke down.
+    async fn read(&self, check: bool) -> Option<Option<Collected>> {
+        let inventory = self.discovery.inventory();
+        let collection = Arc::clone(&self.collection);
+        let outdated = check.then(|| self.discovery.outdated_check());
+        self.telemetry.collections.inc();
+        let done = tokio::task::spawn_blocking(move || {
+            if outdated.is_some_and(|outdated| outdated()) {
+                return None;
+            }
+            Some(lock(&collection).run(inventory))
+        });
+        match done.await {
+            Ok(collected) => Some(collected),
+            Err(error) => {
+                tracing::error!(%error, "collection failed");
+                None
+            }
+        }
+    }
+
+    async fn refresh(&self, deadline: Duration) {
+        if tokio::time::timeout(deadline, self.discovery.refresh()).await.is_err() {
+            tracing::debug!("going on with the last inventory");
+        }
+    }
+
+    /// Has the sizes of writable layers asked for when they are due; waits only for the very first ones.
+    async fn refresh_layers(&self) {
+        if !self.layers.claim_if_due() {
+            return;
+        }
+        let (layers, cri, inventory) = (Arc::clone(&self.layers), Arc::clone(&self.cri), self.discovery.inventory());
+        let first = layers.known().is_empty();
+        let asked = tokio::spawn(async move { layers.refresh(&cri, &inventory).await });
+        if first {
+            let _ = tokio::time::timeout(FIRST_LAYERS_DEADLINE, asked).await;
+        }
+    }
+
+    fn health(&self) -> Health {
+        let discovery = self.discovery.health();
+        let flight = self.flight();
+        let stuck = flight.running.as_ref().map(|(since, _)| since.elapsed()).filter(|running| *running > STUCK);
+        let failing = flight.last.iter().flat_map(|(_, snapshot)| &snapshot.collectors);
+        let mut checks = vec![
+            Check {
+                name: "collection",
+                problem: stuck.map(|running| format!("one has been running for {} s", running.as_secs())),
+            },
+            Check { name: "discovery", problem: (!discovery.first_sync).then(|| "first sync not done".to_owned()) },
+            Check { name: "runtime", problem: discovery.runtime_error },
+            Check { name: "cgroups", problem: discovery.cgroup_error },
+        ];
+        checks.extend(failing.map(|report| Check { name: report.name, problem: report.error.clone() }));
+        Health { live: stuck.is_none(), ready: discovery.first_sync, checks }
+    }
+}
+
+/// The hierarchy whose tree names all containers.
+fn cgroup_root(mount: &std::path::Path) -> Option<PathBuf> {
+    Layout::detect(mount).ok()?.primary_root().map(std::path::Path::to_owned)
+}
+
+/// What the families of the profile need from cgroups.
+fn wanted(config: &Config) -> Wanted {
+    let serves = |names: &[&str]| catalog::serves_any(config.metrics_profile, names);
+    Wanted {
+        io: serves(&["container_fs_reads", "container_fs_writes", "container_blkio"]),
+        memory_details: serves(&["container_memory_max_usage", "container_memory_failcnt", "container_memory_kernel"]),
+        pressure: serves(&["container_pressure"]),
+        hugetlb: serves(&["container_hugetlb"]),
+        hugepages: Default::default(),
+    }
+}
+
+fn log_collectors(enabled: &[&str]) {
+    let off: Vec<&str> =
+        COLLECTORS.iter().map(|collector| collector.name).filter(|name| !enabled.contains(name)).collect();
+    tracing::info!(on = enabled.join(","), off = off.join(","), "collectors");
+}
+
+/// Whether a runtime endpoint is configured at all, for messages.
+pub fn describe_endpoint(endpoint: &RuntimeEndpoint) -> String {
+    match endpoint {
+        RuntimeEndpoint::None => "none".to_owned(),
+        RuntimeEndpoint::Probe(_) => "auto".to_owned(),
+        RuntimeEndpoint::Socket(path) => path.display().to_string(),
+    }
+}
+
+/// `Scope` as configured.
+pub fn describe_scope(scope: Scope) -> &'static str {
+    match scope {
+        Scope::All => "all",
+        Scope::Kata => "kata",
+    }
+}

@@ -1,0 +1,302 @@
+//! One cgroup of the legacy hierarchies, a directory per controller.
+
+use std::path::{Path, PathBuf};
+
+use crate::collect::cgroup::layout::{V1, directory};
+use crate::collect::cgroup::parse::{self, CpuStatV1, CpuacctStat, MemoryEvents, MemoryStatV1};
+use crate::collect::cgroup::v2::PressureFiles;
+use crate::collect::cgroup::{Hugepages, Wanted};
+use crate::collect::held::{HeldFile, Reader, Vanished};
+use crate::model::units::{Bytes, Limit, Seconds};
+use crate::model::usage::{Cfs, Cpu, DeviceIo, DeviceNumber, Hugetlb, Memory, Spec, Tasks, Usage};
+
+/// Pairs of blkio files with bytes and operations, best first. A pair is used when its first file has entries: BFQ's
+/// files exist, empty, beside the throttle ones when another scheduler is in charge.
+const BLKIO_PAIRS: [(&str, &str); 5] = [
+    ("blkio.bfq.io_service_bytes_recursive", "blkio.bfq.io_serviced_recursive"),
+    ("blkio.io_service_bytes_recursive", "blkio.io_serviced_recursive"),
+    ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),
+    ("blkio.bfq.io_service_bytes", "blkio.bfq.io_serviced"),
+    ("blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced"),
+];
+
+/// Held files of one cgroup, and its directory under each controller.
+#[derive(Debug)]
+pub struct Handles {
+    dirs: V1,
+    primary: PathBuf,
+    cpu_stat: HeldFile,
+    cpuacct_usage: HeldFile,
+    cpuacct_stat: HeldFile,
+    memory_usage: HeldFile,
+    memory_stat: HeldFile,
+    memory_max_usage: HeldFile,
+    memory_failcnt: HeldFile,
+    memory_kmem: HeldFile,
+    memory_oom_control: HeldFile,
+    pids_current: HeldFile,
+    procs: HeldFile,
+    blkio: [(HeldFile, HeldFile); BLKIO_PAIRS.len()],
+    pressure: PressureFiles,
+    hugetlb: Vec<[HeldFile; 3]>,
+    /// Below the root of a hierarchy memory is counted with that of child cgroups unless this is off.
+    use_hierarchy: bool,
+}
+
+impl Handles {
+    /// Handles for a cgroup; nothing is opened yet.
+    pub fn new(roots: &V1, primary: &Path, cgroup: &str) -> Self {
+        let below = |root: &Option<PathBuf>| root.as_deref().map(|root| directory(root, cgroup));
+        let V1 { cpu, cpuacct, memory, blkio, pids, hugetlb, unified } = roots;
+        Self {
+            dirs: V1 {
+                cpu: below(cpu),
+                cpuacct: below(cpuacct),
+                memory: below(memory),
+                blkio: below(blkio),
+                pids: below(pids),
+                hugetlb: below(hugetlb),
+                unified: below(unified),
+            },
+            primary: directory(primary, cgroup),
+            cpu_stat: HeldFile::default(),
+            cpuacct_usage: HeldFile::default(),
+            cpuacct_stat: HeldFile::default(),
+            memory_usage: HeldFile::default(),
+            memory_stat: HeldFile::default(),
+            memory_max_usage: HeldFile::default(),
+            memory_failcnt: HeldFile::default(),
+            memory_kmem: HeldFile::default(),
+            memory_oom_control: HeldFile::default(),
+            pids_current: HeldFile::default(),
+            procs: HeldFile::default(),
+            blkio: Default::default(),
+            pressure: PressureFiles::default(),
+            hugetlb: Vec::new(),
+            use_hierarchy: true,
+        }
+    }
+
+    /// Lets files that were absent be looked for again.
+    pub fn look_again(&mut self) {
+        let Self { cpu_stat, cpuacct_usage, cpuacct_stat, memory_usage, memory_stat, memory_max_usage, .. } = self;
+        for file in [cpu_stat, cpuacct_usage, cpuacct_stat, memory_usage, memory_stat, memory_max_usage] {
+            file.look_again();
+        }
+        let Self { memory_failcnt, memory_kmem, memory_oom_control, pids_current, procs, .. } = self;
+        for file in [memory_failcnt, memory_kmem, memory_oom_control, pids_current, procs] {
+            file.look_again();
+        }
+        for (bytes, operations) in &mut self.blkio {
+            bytes.look_again();
+            operations.look_again();
+        }
+        self.pressure.look_again();
+    }
+
+    /// The cgroup's directory in the primary hierarchy.
+    pub fn dir(&self) -> &Path {
+        &self.primary
+    }
+
+    /// Reads what is wanted into `usage`. Only the primary hierarchy decides whether the cgroup is gone: a runtime
+    /// need not have made it under every controller.
+    pub fn read(&mut self, reader: &mut Reader, wanted: &Wanted, usage: &mut Usage) -> Result<(), Vanished> {
+        let procs = reader.parse(&mut self.procs, &self.primary, "cgroup.procs", |text| Ok(parse::procs(text)))?;
+        if procs.is_none() && !self.primary.exists() {
+            return Err(Vanished);
+        }
+        let threads = self.dirs.pids.as_deref().map_or(Ok(None), |dir| {
+            reader.parse(&mut self.pids_current, dir, "pids.current", |b| parse::single(b, "pids.current"))
+        });
+        usage.tasks = Tasks {
+            processes: procs.map(|(processes, _)| processes),
+            threads: threads.unwrap_or_default(),
+            threads_max: None,
+        };
+        usage.cpu = self.read_cpu(reader).unwrap_or_default();
+        usage.memory = self.read_memory(reader, wanted, usage).unwrap_or_default();
+        if wanted.io {
+            usage.io = self.read_blkio(reader).unwrap_or_default();
+        }
+        if wanted.pressure
+            && let Some(dir) = self.dirs.unified.as_deref()
+        {
+            usage.pressure = self.pressure.read(reader, dir).unwrap_or_default();
+        }
+        if wanted.hugetlb {
+            usage.hugetlb = self.read_hugetlb(reader, &wanted.hugepages).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    fn read_cpu(&mut self, reader: &mut Reader) -> Result<Option<Cpu>, Vanished> {
+        let Some(dir) = self.dirs.cpuacct.as_deref() else { return Ok(None) };
+        let usage = reader.parse(&mut self.cpuacct_usage, dir, "cpuacct.usage", |b| parse::single(b, "usage"))?;
+        let stat = reader.parse(&mut self.cpuacct_stat, dir, "cpuacct.stat", CpuacctStat::parse)?.unwrap_or_default();
+        let cfs = match self.dirs.cpu.as_deref() {
+            Some(dir) => reader.parse(&mut self.cpu_stat, dir, "cpu.stat", CpuStatV1::parse)?,
+            None => None,
+        };
+        Ok(usage.map(|usage| Cpu {
+            usage: Seconds::from_nanos(usage),
+            user: stat.user.map(Seconds::from_ticks),
+            system: stat.system.map(Seconds::from_ticks),
+            cfs: cfs.and_then(|cfs| {
+                Some(Cfs {
+                    periods: cfs.nr_periods?,
+                    throttled_periods: cfs.nr_throttled?,
+                    throttled: cfs.throttled_time.map(Seconds::from_nanos),
+                    burst_periods: cfs.nr_bursts,
+                    burst: cfs.burst_time.map(Seconds::from_nanos),
+                })
+            }),
+        }))
+    }
+
+    fn read_memory(
+        &mut self,
+        reader: &mut Reader,
+        wanted: &Wanted,
+        usage: &mut Usage,
+    ) -> Result<Option<Memory>, Vanished> {
+        let Some(dir) = self.dirs.memory.as_deref() else { return Ok(None) };
+        let Some(stat) = reader.parse(&mut self.memory_stat, dir, "memory.stat", MemoryStatV1::parse)? else {
+            return Ok(None);
+        };
+        let mut single = |held: &mut HeldFile, name| reader.parse(held, dir, name, |b| parse::single(b, "number"));
+        let in_use = single(&mut self.memory_usage, "memory.usage_in_bytes")?;
+        let (mut max_usage, mut failcnt, mut kernel) = (None, None, None);
+        if wanted.memory_details {
+            max_usage = single(&mut self.memory_max_usage, "memory.max_usage_in_bytes")?;
+            failcnt = single(&mut self.memory_failcnt, "memory.failcnt")?;
+            kernel = single(&mut self.memory_kmem, "memory.kmem.usage_in_bytes")?;
+        }
+        let oom = reader.parse(&mut self.memory_oom_control, dir, "memory.oom_control", MemoryEvents::parse)?;
+        usage.oom_kills = oom.and_then(|control| control.oom_kill);
+        let pick = |total: Option<u64>, own: Option<u64>| if self.use_hierarchy { total } else { own }.map(Bytes);
+        let inactive_file = pick(stat.total_inactive_file, stat.inactive_file);
+        Ok(Some(Memory {
+            usage: in_use.map(Bytes),
+            working_set: in_use.zip(inactive_file).map(|(all, inactive)| Bytes(all.saturating_sub(inactive.0))),
+            rss: pick(stat.total_rss, stat.rss),
+            cache: pick(stat.total_cache, stat.cache),
+            mapped_file: pick(stat.total_mapped_file, stat.mapped_file),
+            swap: pick(stat.total_swap, stat.swap),
+            max_usage: max_usage.map(Bytes),
+            failcnt,
+            kernel: kernel.map(Bytes),
+            active_file: pick(stat.total_active_file, stat.active_file),
+            inactive_file,
+            file_dirty: pick(stat.total_dirty, stat.dirty),
+            file_writeback: pick(stat.total_writeback, stat.writeback),
+            page_faults: stat.pgfault,
+            major_page_faults: stat.pgmajfault,
+            page_faults_hierarchy: stat.total_pgfault.or(stat.pgfault),
+            major_page_faults_hierarchy: stat.total_pgmajfault.or(stat.pgmajfault),
+            ..Memory::default()
+        }))
+    }
+
+    fn read_blkio(&mut self, reader: &mut Reader) -> Result<Vec<DeviceIo>, Vanished> {
+        let Some(dir) = self.dirs.blkio.as_deref() else { return Ok(Vec::new()) };
+        for ((bytes_name, operations_name), (bytes, operations)) in BLKIO_PAIRS.iter().zip(&mut self.blkio) {
+            let mut devices = Vec::new();
+            reader.parse(bytes, dir, bytes_name, |text| add_bytes(text, &mut devices))?;
+            if devices.is_empty() {
+                continue;
+            }
+            reader.parse(operations, dir, operations_name, |text| add_operations(text, &mut devices))?;
+            return Ok(devices);
+        }
+        Ok(Vec::new())
+    }
+
+    fn read_hugetlb(&mut self, reader: &mut Reader, pages: &Hugepages) -> Result<Vec<Hugetlb>, Vanished> {
+        let Some(dir) = self.dirs.hugetlb.as_deref() else { return Ok(Vec::new()) };
+        self.hugetlb.resize_with(pages.sizes.len(), Default::default);
+        let mut sizes = Vec::new();
+        for (size, [usage, max_usage, failcnt]) in pages.sizes.iter().zip(&mut self.hugetlb) {
+            let mut read = |held: &mut HeldFile, what: &str| {
+                reader.parse(held, dir, &format!("hugetlb.{size}.{what}"), |b| parse::single(b, "hugetlb"))
+            };
+            if let Some(bytes) = read(usage, "usage_in_bytes")? {
+                sizes.push(Hugetlb {
+                    page_size: size.clone(),
+                    usage: Bytes(bytes),
+                    max_usage: read(max_usage, "max_usage_in_bytes")?.map(Bytes),
+                    failcnt: read(failcnt, "failcnt")?,
+                });
+            }
+        }
+        Ok(sizes)
+    }
+
+    /// Reads shares and limits, and the bound on threads.
+    pub fn read_spec(&mut self, reader: &mut Reader) -> Result<(Spec, Option<Limit>), Vanished> {
+        let mut spec = Spec::default();
+        if let Some(dir) = self.dirs.cpu.as_deref() {
+            spec.cpu_shares = reader.parse_once(dir, "cpu.shares", |b| parse::single(b, "cpu.shares"))?;
+            spec.cpu_period_micros = reader.parse_once(dir, "cpu.cfs_period_us", |b| parse::single(b, "period"))?;
+            spec.cpu_quota_micros = reader.parse_once(dir, "cpu.cfs_quota_us", parse::cfs_quota)?;
+        }
+        if let Some(dir) = self.dirs.memory.as_deref() {
+            let mut bytes = |name| reader.parse_once(dir, name, |b| parse::single(b, "bytes"));
+            spec.memory_limit = bytes("memory.limit_in_bytes")?.map(Limit::from_v1_bytes);
+            spec.memory_reservation = bytes("memory.soft_limit_in_bytes")?.map(Limit::from_v1_bytes);
+            spec.memory_swap_limit = bytes("memory.memsw.limit_in_bytes")?.map(Limit::from_v1_bytes);
+            self.use_hierarchy = bytes("memory.use_hierarchy")? != Some(0);
+        }
+        let threads_max = match self.dirs.pids.as_deref() {
+            Some(dir) => reader.parse_once(dir, "pids.max", |b| parse::limit(b, "pids.max"))?,
+            None => None,
+        };
+        Ok((spec, threads_max))
+    }
+}
+
+fn entry(devices: &mut Vec<DeviceIo>, number: DeviceNumber) -> &mut DeviceIo {
+    let index = devices.iter().position(|device| device.number == number).unwrap_or_else(|| {
+        devices.push(DeviceIo {
+            number,
+            device: String::new(),
+            read_bytes: None,
+            written_bytes: None,
+            reads: None,
+            writes: None,
+            other_bytes: Vec::new(),
+            cost: None,
+        });
+        devices.len() - 1
+    });
+    &mut devices[index]
+}
+
+fn add_bytes(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), parse::ParseError> {
+    for found in parse::blkio(text)? {
+        let device = entry(devices, found.number);
+        let bytes = Bytes(found.value);
+        match found.operation {
+            b"Read" => device.read_bytes = Some(bytes),
+            b"Write" => device.written_bytes = Some(bytes),
+            b"Sync" => device.other_bytes.push(("Sync", bytes)),
+            b"Async" => device.other_bytes.push(("Async", bytes)),
+            b"Discard" => device.other_bytes.push(("Discard", bytes)),
+            b"Total" => device.other_bytes.push(("Total", bytes)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn add_operations(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), parse::ParseError> {
+    for found in parse::blkio(text)? {
+        let device = entry(devices, found.number);
+        match found.operation {
+            b"Read" => device.reads = Some(found.value),
+            b"Write" => device.writes = Some(found.value),
+            _ => {}
+        }
+    }
+    Ok(())
+}

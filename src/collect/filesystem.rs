@@ -1,0 +1,192 @@
+//! The `filesystem` collector: the node's filesystems and disks on the `/` row, writable layers on container rows.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use procfs::FromRead;
+use procfs::process::{MountInfo, MountInfos};
+
+use crate::collect::writable_layer::{Layer, WritableLayers};
+use crate::collect::{CollectError, Collector, Draft, Roots};
+use crate::model::inventory::Kind;
+use crate::model::units::{Bytes, Seconds};
+use crate::model::usage::{Disk, Filesystem};
+
+/// The mount table is long on a busy node and changes with every pod; the node's own filesystems hardly ever do.
+const MOUNTS_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Mounts of pods and containers, which come and go and repeat the filesystem they lie on.
+const RUNTIME_MOUNTS: [&str; 7] = [
+    "/run/containerd/",
+    "/run/k3s/containerd/",
+    "/run/containers/",
+    "/var/lib/containers/",
+    "/var/lib/docker/",
+    "/var/lib/kubelet/pods/",
+    "/run/kata-containers/",
+];
+
+/// A filesystem of the node that can be asked for its usage.
+#[derive(Debug)]
+struct Mount {
+    device: String,
+    mount_point: PathBuf,
+    /// The mount point as this process reaches it, where it does reach it.
+    path: Option<PathBuf>,
+}
+
+/// Reads the mount table, statfs and `/proc/diskstats`.
+#[derive(Debug)]
+pub struct Filesystems {
+    roots: Arc<Roots>,
+    layers: Arc<WritableLayers>,
+    mounts: Vec<Mount>,
+    mounts_read: Option<Instant>,
+}
+
+impl Filesystems {
+    /// A collector that has read nothing yet.
+    pub fn new(roots: Arc<Roots>, layers: Arc<WritableLayers>) -> Self {
+        Self { roots, layers, mounts: Vec::new(), mounts_read: None }
+    }
+
+    fn refresh_mounts(&mut self) -> Result<(), CollectError> {
+        if self.mounts_read.is_some_and(|read| read.elapsed() < MOUNTS_INTERVAL) {
+            return Ok(());
+        }
+        let path = self.roots.proc.join("1/mountinfo");
+        let table =
+            MountInfos::from_file(&path).map_err(|error| CollectError::Read(format!("{}: {error}", path.display())))?;
+        self.mounts_read = Some(Instant::now());
+        let mut mounts: Vec<Mount> = Vec::new();
+        for mount in table.0 {
+            let Some(device) = device_label(&mount) else { continue };
+            // The first mount of a device stands for it: later ones are bind mounts.
+            if mounts.iter().any(|known| known.device == device) {
+                continue;
+            }
+            let path = self.reach(&mount);
+            mounts.push(Mount { device, mount_point: mount.mount_point, path });
+        }
+        self.mounts = mounts;
+        Ok(())
+    }
+
+    /// Where this process sees the mount, if it does: a container sees the node's filesystems only below a host
+    /// path mount, and asking whatever else lies at that path would report the wrong filesystem.
+    fn reach(&self, mount: &MountInfo) -> Option<PathBuf> {
+        let path = below(&self.roots.host, &mount.mount_point);
+        let number = std::fs::metadata(&path).ok()?.dev();
+        let seen = format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number));
+        (seen == mount.majmin).then_some(path)
+    }
+
+    fn of_node(&self) -> Vec<Filesystem> {
+        self.mounts
+            .iter()
+            .filter_map(|mount| {
+                let path = mount.path.as_ref()?;
+                let stat = rustix::fs::statvfs(path).ok()?;
+                let size = Bytes(stat.f_blocks.saturating_mul(stat.f_frsize));
+                Some(Filesystem {
+                    device: mount.device.clone(),
+                    usage: Some(Bytes(size.0.saturating_sub(stat.f_bfree.saturating_mul(stat.f_frsize)))),
+                    limit: Some(size),
+                    inodes: Some(stat.f_files),
+                    inodes_free: Some(stat.f_ffree),
+                })
+            })
+            .collect()
+    }
+
+    /// The writable layer, on the filesystem that holds it.
+    fn of_layer(&self, layer: &Layer) -> Filesystem {
+        let holder = self
+            .mounts
+            .iter()
+            .filter(|mount| layer.mountpoint.starts_with(&mount.mount_point))
+            .max_by_key(|mount| mount.mount_point.as_os_str().len());
+        let stat = holder.and_then(|mount| rustix::fs::statvfs(mount.path.as_ref()?).ok());
+        Filesystem {
+            device: holder.map(|mount| mount.device.clone()).unwrap_or_default(),
+            usage: Some(layer.used),
+            limit: stat.map(|stat| Bytes(stat.f_blocks.saturating_mul(stat.f_frsize))),
+            inodes: None,
+            inodes_free: None,
+        }
+    }
+
+    fn disks(&self) -> Result<Vec<Disk>, CollectError> {
+        let path = self.roots.proc.join("diskstats");
+        let stats = procfs::DiskStats::from_file(&path)
+            .map_err(|error| CollectError::Read(format!("{}: {error}", path.display())))?;
+        let disks = stats.0.into_iter().filter(|disk| {
+            let plumbing = ["loop", "ram", "zram", "sr", "fd"].iter().any(|kind| disk.name.starts_with(kind));
+            let device = format!("/dev/{}", disk.name);
+            !plumbing && self.mounts.iter().any(|mount| mount.device == device)
+        });
+        Ok(disks
+            .map(|disk| Disk {
+                device: format!("/dev/{}", disk.name),
+                reads: disk.reads,
+                reads_merged: disk.merged,
+                sectors_read: disk.sectors_read,
+                read_time: Seconds::from_millis(disk.time_reading),
+                writes: disk.writes,
+                writes_merged: disk.writes_merged,
+                sectors_written: disk.sectors_written,
+                write_time: Seconds::from_millis(disk.time_writing),
+                in_progress: disk.in_progress,
+                io_time: Seconds::from_millis(disk.time_in_progress),
+                weighted_io_time: Seconds::from_millis(disk.weighted_time_in_progress),
+            })
+            .collect())
+    }
+}
+
+/// How cAdvisor names a mount's device; `None` for filesystems that are not storage or belong to a container.
+fn device_label(mount: &MountInfo) -> Option<String> {
+    let point = mount.mount_point.to_str()?;
+    if RUNTIME_MOUNTS.iter().any(|prefix| point.starts_with(prefix)) {
+        return None;
+    }
+    let kind = mount.fs_type.as_str();
+    match kind {
+        "tmpfs" => Some(point.to_owned()),
+        "overlay" => Some(format!("overlay_{}", mount.majmin.replace(':', "-"))),
+        "btrfs" | "xfs" | "zfs" | "f2fs" | "bcachefs" | "vfat" => mount.mount_source.clone(),
+        _ if kind.starts_with("ext") => mount.mount_source.clone(),
+        _ => None,
+    }
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+impl Collector for Filesystems {
+    fn name(&self) -> &'static str {
+        "filesystem"
+    }
+
+    fn collect(&mut self, draft: &mut Draft) -> Result<(), CollectError> {
+        self.refresh_mounts()?;
+        let layers = self.layers.known();
+        for row in draft.rows.iter_mut().filter(|row| !row.gone) {
+            match row.subject.kind {
+                Kind::Root => {
+                    row.usage.filesystems = self.of_node();
+                    row.usage.disks = self.disks()?;
+                }
+                Kind::Container => {
+                    let layer = row.subject.container.as_ref().and_then(|id| layers.get(id));
+                    row.usage.filesystems = layer.map(|layer| self.of_layer(layer)).into_iter().collect();
+                }
+                Kind::Group | Kind::Pod | Kind::Sandbox => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! How much does everything use? Turns an inventory into a snapshot.
+//!
+//! A collector is one source: it goes once over the rows of a [`Draft`] and fills its own part of each row's usage.
+//! [`Collection::run`] alone times and grades collectors; one that fails leaves the others' facts in place. To add one:
+//! a file or folder here, an entry in [`COLLECTORS`] and a line in [`Collection::new`].
+
+mod block_devices;
+pub mod cgroup;
+mod descriptors;
+mod filesystem;
+pub mod held;
+mod machine;
+pub mod network;
+pub mod oom;
+mod process;
+pub mod writable_layer;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::model::inventory::{Inventory, Kind, Subject};
+use crate::model::machine::Machine;
+use crate::model::snapshot::{CollectorReport, Row, SandboxReport, Snapshot};
+use crate::model::units::Seconds;
+use crate::model::usage::Usage;
+
+/// Where the node's files are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// The node's root directory as this process sees it.
+    pub host: PathBuf,
+    /// The node's procfs.
+    pub proc: PathBuf,
+    /// The node's sysfs.
+    pub sys: PathBuf,
+    /// The cgroup mount point.
+    pub cgroup: PathBuf,
+}
+
+impl Roots {
+    /// When the node was booted: `btime` of `/proc/stat`, Unix time.
+    pub fn boot_time(&self) -> Option<Seconds> {
+        let stat = std::fs::read(self.proc.join("stat")).ok()?;
+        let (_, btime) = cgroup::parse::keyed(&stat).find(|(key, _)| *key == b"btime")?;
+        cgroup::parse::number(btime).map(Seconds::from_secs)
+    }
+}
+
+/// A collector's name, what it reads, and whether it runs when nobody says otherwise.
+#[derive(Debug)]
+pub struct Description {
+    /// Its name in flags, logs and metrics.
+    pub name: &'static str,
+    /// On by default.
+    pub default: bool,
+    /// One line for people.
+    pub summary: &'static str,
+}
+
+/// Every collector there is.
+pub const COLLECTORS: &[Description] = &[
+    Description {
+        name: "cgroup",
+        default: true,
+        summary: "CPU, memory, tasks, block I/O, pressure and limits from cgroup v1, v2 or hybrid",
+    },
+    Description { name: "network", default: true, summary: "pod and node network counters from /proc/<pid>/net/dev" },
+    Description { name: "process", default: true, summary: "open-file limit of each container's first process" },
+    Description {
+        name: "fd",
+        default: false,
+        summary: "open descriptors and sockets, by walking /proc/<pid>/fd of every process: expensive",
+    },
+    Description {
+        name: "filesystem",
+        default: true,
+        summary: "node filesystems (statfs) and disks; writable layers from CRI once a minute",
+    },
+    Description { name: "machine", default: true, summary: "CPU topology, memory and identity of the node" },
+];
+
+/// Facts filled in by collectors, row by row.
+#[derive(Debug)]
+pub struct Draft {
+    /// The inventory being measured.
+    pub inventory: Arc<Inventory>,
+    /// One per subject, in the inventory's order.
+    pub rows: Vec<DraftRow>,
+    /// The node.
+    pub machine: Option<Arc<Machine>>,
+}
+
+/// A row being filled.
+#[derive(Debug)]
+pub struct DraftRow {
+    /// Who.
+    pub subject: Arc<Subject>,
+    /// How much.
+    pub usage: Usage,
+    /// Its cgroup vanished while it was read: the row is dropped.
+    pub gone: bool,
+}
+
+/// Why a collector gave less than it should.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// Its source as a whole is missing.
+    #[error("{0}")]
+    Source(String),
+    /// Some values could not be read.
+    #[error("read {0}")]
+    Read(String),
+}
+
+impl CollectError {
+    /// The source is missing because of `error`, whose causes are put into the text.
+    pub fn source(error: impl std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        Self::Source(text)
+    }
+}
+
+/// One source of facts.
+pub trait Collector: Send + std::fmt::Debug {
+    /// Its name in [`COLLECTORS`].
+    fn name(&self) -> &'static str;
+
+    /// Fills its part of the draft. An error is reported; what was filled before it stays.
+    fn collect(&mut self, draft: &mut Draft) -> Result<(), CollectError>;
+
+    /// Drops what it holds for subjects that are no longer in the inventory, without reading anything.
+    fn forget(&mut self, _inventory: &Inventory) {}
+}
+
+/// What a [`Collection`] is made of.
+#[derive(Debug)]
+pub struct Options {
+    /// Where to read.
+    pub roots: Arc<Roots>,
+    /// Names of the collectors to run.
+    pub enabled: Vec<&'static str>,
+    /// What cgroup facts the enabled families need.
+    pub wanted: cgroup::Wanted,
+    /// How many descriptors may be held.
+    pub held_descriptors: usize,
+    /// Writable-layer sizes, refreshed on their own interval.
+    pub layers: Arc<writable_layer::WritableLayers>,
+    /// The count of out-of-memory kills, which outlives containers and configurations.
+    pub oom: Arc<oom::Ledger>,
+}
+
+/// The collectors of one configuration and what they hold between collections.
+#[derive(Debug)]
+pub struct Collection {
+    collectors: Vec<Box<dyn Collector>>,
+    oom: Arc<oom::Ledger>,
+    failing: HashMap<&'static str, String>,
+}
+
+impl Collection {
+    /// Makes the enabled collectors. Nothing is read yet.
+    pub fn new(options: Options) -> Self {
+        let Options { roots, enabled, wanted, held_descriptors, layers, oom } = options;
+        let budget = held::Budget::new(held_descriptors);
+        let all: [Box<dyn Collector>; COLLECTORS.len()] = [
+            Box::new(cgroup::Cgroups::new(Arc::clone(&roots), wanted, Arc::clone(&budget))),
+            Box::new(network::Networks::new(Arc::clone(&roots), Arc::clone(&budget))),
+            Box::new(process::Processes::new(Arc::clone(&roots))),
+            Box::new(descriptors::DescriptorWalk::new(Arc::clone(&roots))),
+            Box::new(filesystem::Filesystems::new(Arc::clone(&roots), layers)),
+            Box::new(machine::Machines::new(Arc::clone(&roots))),
+        ];
+        let collectors = all.into_iter().filter(|collector| enabled.contains(&collector.name())).collect();
+        Self { collectors, oom, failing: HashMap::new() }
+    }
+
+    /// Measures everything in the inventory. Blocks on file reads; call it off the async workers.
+    pub fn run(&mut self, inventory: Arc<Inventory>) -> Collected {
+        let rows = inventory
+            .subjects
+            .iter()
+            .map(|subject| DraftRow { subject: Arc::clone(subject), usage: Usage::default(), gone: false })
+            .collect();
+        let mut draft = Draft { inventory, rows, machine: None };
+        let mut reports = Vec::with_capacity(self.collectors.len());
+        for collector in &mut self.collectors {
+            let started = Instant::now();
+            let error = collector.collect(&mut draft).err().map(|error| error.to_string());
+            reports.push(CollectorReport { name: collector.name(), took: started.elapsed(), error });
+        }
+        self.log_changes(&reports);
+        let vanished = draft.rows.iter().any(|row| row.gone);
+        let snapshot = self.finish(draft, reports);
+        Collected { snapshot, vanished }
+    }
+
+    fn finish(&self, draft: Draft, collectors: Vec<CollectorReport>) -> Snapshot {
+        let Draft { inventory, rows, machine } = draft;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let now = Seconds::from_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        let rows: Vec<Row> = rows
+            .into_iter()
+            .filter(|row| !row.gone)
+            .map(|DraftRow { subject, mut usage, .. }| {
+                usage.measured_at = Some(now);
+                Row { subject, usage }
+            })
+            .collect();
+        self.oom.observe_rows(&rows);
+        self.oom.observe_exits(&inventory);
+        let measured: std::collections::HashSet<&str> = rows
+            .iter()
+            .filter(|row| matches!(row.subject.kind, Kind::Sandbox | Kind::Container | Kind::Pod))
+            .filter_map(|row| row.subject.sandbox.as_ref().map(|id| id.as_str()))
+            .collect();
+        let sandboxes = inventory
+            .sandboxes
+            .iter()
+            .map(|sandbox| {
+                let up = measured.contains(sandbox.id.as_str());
+                let last_error = if up { String::new() } else { "no cgroup of this sandbox could be read".to_owned() };
+                SandboxReport { sandbox: Arc::clone(sandbox), up, last_error }
+            })
+            .collect();
+        Snapshot { taken_at: Some(now), oom_kills: self.oom.totals(), inventory, rows, machine, sandboxes, collectors }
+    }
+
+    /// Says once when a collector begins to fail and once when it is well again.
+    fn log_changes(&mut self, reports: &[CollectorReport]) {
+        for report in reports {
+            match &report.error {
+                Some(error) => {
+                    if self.failing.insert(report.name, error.clone()).is_none() {
+                        tracing::warn!(collector = report.name, %error, "collector is failing");
+                    }
+                }
+                None => {
+                    if self.failing.remove(report.name).is_some() {
+                        tracing::info!(collector = report.name, "collector is well again");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops what is held for subjects that are gone, even when nobody scrapes: a held `net/dev` keeps a dead pod's
+    /// network namespace alive.
+    pub fn forget(&mut self, inventory: &Inventory) {
+        for collector in &mut self.collectors {
+            collector.forget(inventory);
+        }
+    }
+}
+
+/// A finished collection.
+#[derive(Debug)]
+pub struct Collected {
+    /// The facts.
+    pub snapshot: Snapshot,
+    /// Some subject was gone: the inventory is out of date.
+    pub vanished: bool,
+}

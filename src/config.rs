@@ -1,0 +1,463 @@
+//! Flags, environment and YAML file to one validated [`Config`].
+//!
+//! A setting has one name in all three places: flag `--max-age-secs`, YAML key `max-age-secs`, and an environment
+//! variable. The flag wins, then the environment, then the file, then the default.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::collect::COLLECTORS;
+use crate::cri::{RuntimeEndpoint, WELL_KNOWN_SOCKETS};
+use crate::discover::assemble::Scope;
+use crate::expose::family::Profile;
+use crate::log::Format as LogFormat;
+
+/// Where the agent listens when nobody says otherwise.
+const DEFAULT_LISTEN: &str = "127.0.0.1:8090";
+
+/// Most descriptors held open for repeated reading, whatever the process may open.
+const MAX_HELD: usize = 60_000;
+
+/// Every setting as given in one place; `None` where that place says nothing.
+#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Settings {
+    /// Address to serve on; may be repeated [default: 127.0.0.1:8090]
+    #[arg(short, long, env = "KATA_PULSE_LISTEN", value_delimiter = ',', value_name = "HOST:PORT", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
+    pub listen_address: Option<Vec<String>>,
+
+    /// CRI socket: a path, a unix:// URI, auto or none [default: auto]
+    #[arg(short, long, env = "RUNTIME_ENDPOINT", value_name = "SOCKET", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime_endpoint: Option<String>,
+
+    /// 0 collects when scraped; N collects every N seconds in the background and serves the last result [default: 0]
+    #[arg(short, long, env = "KATA_PULSE_METRICS_INTERVAL", value_name = "SECONDS", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_interval_secs: Option<f64>,
+
+    /// A collection younger than this answers the next scrape [default: 1]
+    #[arg(long, env = "KATA_PULSE_MAX_AGE", value_name = "SECONDS", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_secs: Option<f64>,
+
+    /// Time between full syncs with the container runtime [default: 5]
+    #[arg(long, env = "KATA_PULSE_SYNC_INTERVAL", value_name = "SECONDS", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync_interval_secs: Option<f64>,
+
+    /// error, warn, info, debug, trace, or a filter such as info,kata_pulse::discover=debug [default: info]
+    #[arg(long, env = "RUST_LOG", value_name = "FILTER", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
+
+    /// How log lines are written [default: logfmt]
+    #[arg(long, env = "KATA_PULSE_LOG_FORMAT", value_name = "FORMAT", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_format: Option<LogFormat>,
+
+    /// Prefix of the node's proc, sys, run and var/lib [default: /]
+    #[arg(long, env = "KATA_PULSE_HOST_ROOT", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_root: Option<PathBuf>,
+
+    /// The node's procfs [default: proc under the host root]
+    #[arg(long, env = "KATA_PULSE_PROCFS", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub procfs: Option<PathBuf>,
+
+    /// The cgroup mount point [default: sys/fs/cgroup under the host root]
+    #[arg(long, env = "KATA_PULSE_CGROUPFS", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroupfs: Option<PathBuf>,
+
+    /// Where vc/sbs, kata and containerd lie [default: run under the host root]
+    #[arg(long, env = "KATA_PULSE_RUN_DIR", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_dir: Option<PathBuf>,
+
+    /// Which pods get rows: all, or kata beside a kubelet that serves the rest [default: all]
+    #[arg(long, env = "KATA_PULSE_SCOPE", value_name = "SCOPE", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<ScopeName>,
+
+    /// Collectors to switch on; see `kata-pulse collectors`
+    #[arg(long, env = "KATA_PULSE_ENABLE_COLLECTORS", value_delimiter = ',', value_name = "NAMES", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
+    pub enable_collectors: Option<Vec<String>>,
+
+    /// Collectors to switch off
+    #[arg(long, env = "KATA_PULSE_DISABLE_COLLECTORS", value_delimiter = ',', value_name = "NAMES", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
+    pub disable_collectors: Option<Vec<String>>,
+
+    /// How much is served: dashboards, kubelet or all [default: kubelet]
+    #[arg(long, env = "KATA_PULSE_METRICS_PROFILE", value_name = "PROFILE", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics_profile: Option<Profile>,
+}
+
+/// [`Scope`] by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScopeName {
+    /// Every pod and the node.
+    All,
+    /// Kata pods only.
+    Kata,
+}
+
+/// A list, or a single text with commas: what a flag and an environment variable accept too.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Option::<OneOrMany>::deserialize(deserializer)?.map(|given| match given {
+        OneOrMany::One(text) => text.split(',').map(|part| part.trim().to_owned()).collect(),
+        OneOrMany::Many(list) => list,
+    }))
+}
+
+/// A setting that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("read configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not YAML, or has a key or value that is not known.
+    #[error("configuration {path}: {problem}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where, with the line.
+        problem: String,
+    },
+    /// A value makes no sense.
+    #[error("{setting}: {problem}")]
+    Value {
+        /// The setting's name.
+        setting: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+}
+
+impl Settings {
+    /// Reads a YAML file. An empty file says nothing.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), problem: one_line(&error) })
+    }
+
+    /// These settings where they say something, else those of `lesser`.
+    #[must_use]
+    pub fn over(self, lesser: Self) -> Self {
+        Self {
+            listen_address: self.listen_address.or(lesser.listen_address),
+            runtime_endpoint: self.runtime_endpoint.or(lesser.runtime_endpoint),
+            metrics_interval_secs: self.metrics_interval_secs.or(lesser.metrics_interval_secs),
+            max_age_secs: self.max_age_secs.or(lesser.max_age_secs),
+            sync_interval_secs: self.sync_interval_secs.or(lesser.sync_interval_secs),
+            log_level: self.log_level.or(lesser.log_level),
+            log_format: self.log_format.or(lesser.log_format),
+            host_root: self.host_root.or(lesser.host_root),
+            procfs: self.procfs.or(lesser.procfs),
+            cgroupfs: self.cgroupfs.or(lesser.cgroupfs),
+            run_dir: self.run_dir.or(lesser.run_dir),
+            scope: self.scope.or(lesser.scope),
+            enable_collectors: self.enable_collectors.or(lesser.enable_collectors),
+            disable_collectors: self.disable_collectors.or(lesser.disable_collectors),
+            metrics_profile: self.metrics_profile.or(lesser.metrics_profile),
+        }
+    }
+}
+
+/// A parse error's first line and place: the library adds a picture of the file below, which does not fit a log line.
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let place = error.location().map(|at| format!("line {}, column {}: ", at.line(), at.column())).unwrap_or_default();
+    let text = error.without_snippet().to_string();
+    let first = text.lines().next().unwrap_or_default().trim();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    format!("{place}{first}")
+}
+
+/// The settings in force.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Addresses to serve on, `host:port`.
+    pub listen: Vec<String>,
+    /// Where the runtime is.
+    pub runtime_endpoint: RuntimeEndpoint,
+    /// Log filter.
+    pub log_level: String,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// The node's root.
+    pub host_root: PathBuf,
+    /// The node's procfs.
+    pub procfs: PathBuf,
+    /// The node's sysfs.
+    pub sysfs: PathBuf,
+    /// The cgroup mount point.
+    pub cgroupfs: PathBuf,
+    /// The node's run directory.
+    pub run_dir: PathBuf,
+    /// Which pods get rows.
+    pub scope: Scope,
+    /// How much is served.
+    pub metrics_profile: Profile,
+    /// How many descriptors may be held open for repeated reading.
+    pub held_descriptors: usize,
+    collectors: Vec<&'static str>,
+    interval: Option<Duration>,
+    max_age: Duration,
+    sync_interval: Duration,
+}
+
+impl Config {
+    /// Validates settings and fills in defaults.
+    pub fn new(settings: Settings) -> Result<Self, ConfigError> {
+        let host_root = settings.host_root.unwrap_or_else(|| PathBuf::from("/"));
+        let collectors =
+            enabled_collectors(settings.enable_collectors.as_deref(), settings.disable_collectors.as_deref())?;
+        let interval = seconds("metrics-interval-secs", settings.metrics_interval_secs, 0.0)?;
+        let sync_interval = seconds("sync-interval-secs", settings.sync_interval_secs, 5.0)?;
+        if sync_interval < Duration::from_millis(500) {
+            return Err(value("sync-interval-secs", "must be at least 0.5"));
+        }
+        let listen = settings.listen_address.unwrap_or_else(|| vec![DEFAULT_LISTEN.to_owned()]);
+        for address in &listen {
+            check_address(address)?;
+        }
+        let log_level = settings.log_level.unwrap_or_else(|| "info".to_owned());
+        crate::log::check_filter(&log_level).map_err(|problem| value("log-level", problem))?;
+        Ok(Self {
+            listen,
+            runtime_endpoint: endpoint(settings.runtime_endpoint.as_deref().unwrap_or("auto"), &host_root)?,
+            log_level,
+            log_format: settings.log_format.unwrap_or_default(),
+            procfs: settings.procfs.unwrap_or_else(|| host_root.join("proc")),
+            sysfs: host_root.join("sys"),
+            cgroupfs: settings.cgroupfs.unwrap_or_else(|| host_root.join("sys/fs/cgroup")),
+            run_dir: settings.run_dir.unwrap_or_else(|| host_root.join("run")),
+            scope: match settings.scope {
+                Some(ScopeName::Kata) => Scope::Kata,
+                Some(ScopeName::All) | None => Scope::All,
+            },
+            metrics_profile: settings.metrics_profile.unwrap_or_default(),
+            held_descriptors: held_descriptors(),
+            collectors,
+            interval: (interval > Duration::ZERO).then_some(interval),
+            max_age: seconds("max-age-secs", settings.max_age_secs, 1.0)?,
+            sync_interval,
+            host_root,
+        })
+    }
+
+    /// Names of the collectors that run.
+    pub fn enabled_collectors(&self) -> Vec<&'static str> {
+        self.collectors.clone()
+    }
+
+    /// Time between background collections; `None` to collect when scraped.
+    pub fn metrics_interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
+    /// How old a collection may be to answer a scrape.
+    pub fn max_age(&self) -> Duration {
+        self.max_age
+    }
+
+    /// Time between full syncs with the runtime.
+    pub fn sync_interval(&self) -> Duration {
+        self.sync_interval
+    }
+
+    /// The settings in force as YAML, every key present.
+    pub fn to_yaml(&self) -> String {
+        let settings = Settings {
+            listen_address: Some(self.listen.clone()),
+            runtime_endpoint: Some(crate::agent::describe_endpoint(&self.runtime_endpoint)),
+            metrics_interval_secs: Some(self.interval.unwrap_or_default().as_secs_f64()),
+            max_age_secs: Some(self.max_age.as_secs_f64()),
+            sync_interval_secs: Some(self.sync_interval.as_secs_f64()),
+            log_level: Some(self.log_level.clone()),
+            log_format: Some(self.log_format),
+            host_root: Some(self.host_root.clone()),
+            procfs: Some(self.procfs.clone()),
+            cgroupfs: Some(self.cgroupfs.clone()),
+            run_dir: Some(self.run_dir.clone()),
+            scope: Some(match self.scope {
+                Scope::All => ScopeName::All,
+                Scope::Kata => ScopeName::Kata,
+            }),
+            enable_collectors: Some(self.collectors.iter().map(ToString::to_string).collect()),
+            disable_collectors: Some(
+                COLLECTORS
+                    .iter()
+                    .filter(|collector| !self.collectors.contains(&collector.name))
+                    .map(|collector| collector.name.to_owned())
+                    .collect(),
+            ),
+            metrics_profile: Some(self.metrics_profile),
+        };
+        serde_saphyr::to_string(&settings).unwrap_or_default()
+    }
+}
+
+fn value(setting: &'static str, problem: impl ToString) -> ConfigError {
+    ConfigError::Value { setting, problem: problem.to_string() }
+}
+
+fn seconds(setting: &'static str, given: Option<f64>, default: f64) -> Result<Duration, ConfigError> {
+    let given = given.unwrap_or(default);
+    match Duration::try_from_secs_f64(given) {
+        Ok(duration) if given <= 86_400.0 => Ok(duration),
+        _ => Err(value(setting, format!("{given} is not a number of seconds from 0 to 86400"))),
+    }
+}
+
+fn check_address(address: &str) -> Result<(), ConfigError> {
+    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(value("listen-address", format!("{address:?} is not HOST:PORT"))),
+    }
+}
+
+fn endpoint(given: &str, host_root: &Path) -> Result<RuntimeEndpoint, ConfigError> {
+    match given {
+        "none" => Ok(RuntimeEndpoint::None),
+        "auto" => Ok(RuntimeEndpoint::Probe(WELL_KNOWN_SOCKETS.iter().map(|path| host_root.join(path)).collect())),
+        _ => {
+            let path = given.strip_prefix("unix://").unwrap_or(given);
+            if path.starts_with('/') {
+                return Ok(RuntimeEndpoint::Socket(PathBuf::from(path)));
+            }
+            Err(value(
+                "runtime-endpoint",
+                format!("{given:?} is neither an absolute path, a unix:// URI, auto nor none"),
+            ))
+        }
+    }
+}
+
+fn enabled_collectors(enable: Option<&[String]>, disable: Option<&[String]>) -> Result<Vec<&'static str>, ConfigError> {
+    let names = |setting: &'static str, given: Option<&[String]>| -> Result<Vec<String>, ConfigError> {
+        let given: Vec<String> = given.unwrap_or_default().iter().filter(|name| !name.is_empty()).cloned().collect();
+        match given.iter().find(|name| !COLLECTORS.iter().any(|collector| collector.name == **name)) {
+            Some(unknown) => {
+                let known: Vec<&str> = COLLECTORS.iter().map(|collector| collector.name).collect();
+                Err(value(setting, format!("no collector {unknown:?}; there are {}", known.join(", "))))
+            }
+            None => Ok(given),
+        }
+    };
+    let enable = names("enable-collectors", enable)?;
+    let disable = names("disable-collectors", disable)?;
+    if let Some(both) = enable.iter().find(|name| disable.contains(name)) {
+        return Err(value("enable-collectors", format!("{both:?} is disabled as well")));
+    }
+    let on = |collector: &&collect::Description| {
+        let named = |list: &[String]| list.iter().any(|name| name == collector.name);
+        (collector.default || named(&enable)) && !named(&disable)
+    };
+    Ok(COLLECTORS.iter().filter(on).map(|collector| collector.name).collect())
+}
+
+use crate::collect;
+
+/// Half of what the process may open, the limit raised as far as it goes: the rest is for sockets.
+fn held_descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+    let most = now.current.map_or(MAX_HELD, |current| usize::try_from(current / 2).unwrap_or(MAX_HELD));
+    most.min(MAX_HELD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(settings: Settings) -> String {
+        Config::new(settings).unwrap_err().to_string()
+    }
+
+    fn file(text: &str) -> Result<Settings, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.yaml");
+        std::fs::write(&path, text).unwrap();
+        Settings::from_file(&path)
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = Config::new(Settings::default()).unwrap();
+        assert_eq!(config.listen, ["127.0.0.1:8090"]);
+        assert_eq!(config.max_age(), Duration::from_secs(1));
+        assert_eq!(config.metrics_interval(), None);
+        assert_eq!(config.enabled_collectors(), ["cgroup", "network", "process", "filesystem", "machine"]);
+        assert_eq!(config.cgroupfs, Path::new("/sys/fs/cgroup"));
+        assert!(matches!(config.runtime_endpoint, RuntimeEndpoint::Probe(paths) if paths.len() == 4));
+    }
+
+    #[test]
+    fn what_says_something_wins_over_what_does_not() {
+        let flags = Settings { max_age_secs: Some(3.0), ..Settings::default() };
+        let file = Settings { max_age_secs: Some(9.0), log_level: Some("debug".into()), ..Settings::default() };
+        let merged = flags.over(file);
+        assert_eq!(merged.max_age_secs, Some(3.0));
+        assert_eq!(merged.log_level.as_deref(), Some("debug"));
+    }
+
+    #[test]
+    fn the_file_takes_lists_and_texts_and_names_the_line_of_what_it_does_not_know() {
+        let settings =
+            file("# comment\nlisten-address: 0.0.0.0:1,[::1]:2\nenable-collectors: [fd]\nscope: kata\n").unwrap();
+        assert_eq!(settings.listen_address.unwrap(), ["0.0.0.0:1", "[::1]:2"]);
+        assert_eq!(settings.scope, Some(ScopeName::Kata));
+        assert!(file("").is_ok() && file("# only a comment\n").is_ok());
+        let unknown = file("max-age-secs: 1\nmax-age-sec: 2\n").unwrap_err().to_string();
+        assert!(unknown.contains("line 2") && unknown.contains("max-age-sec") && !unknown.contains('\n'), "{unknown}");
+        let broken = file("scope: [kata\n").unwrap_err().to_string();
+        assert!(broken.contains("line ") && !broken.contains('\n'), "{broken}");
+        let mistyped = file("log-level: info\nmax-age-secs: soon\n").unwrap_err().to_string();
+        assert!(mistyped.contains("line 2"), "{mistyped}");
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        let with = |change: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            problem(settings)
+        };
+        assert!(with(|s| s.listen_address = Some(vec!["8090".into()])).starts_with("listen-address: "));
+        assert!(with(|s| s.listen_address = Some(vec!["a:99999".into()])).starts_with("listen-address: "));
+        assert!(with(|s| s.runtime_endpoint = Some("tcp://x".into())).starts_with("runtime-endpoint: "));
+        assert!(with(|s| s.max_age_secs = Some(-1.0)).starts_with("max-age-secs: "));
+        assert!(with(|s| s.max_age_secs = Some(f64::NAN)).starts_with("max-age-secs: "));
+        assert!(with(|s| s.enable_collectors = Some(vec!["gpu".into()])).contains("cgroup, network"));
+        assert!(with(|s| s.log_level = Some("loud".into())).starts_with("log-level: "));
+    }
+}

@@ -1,0 +1,166 @@
+//! Every family the agent can serve, and every kubelet family it does not: the data behind `docs/metrics.md`.
+
+use std::fmt::Write;
+
+use crate::expose::families::{AGENT, CONTAINER, NODE, SANDBOX};
+use crate::expose::family::{Meta, Profile};
+
+/// A family of the kubelet that is not served, and why.
+#[derive(Debug)]
+pub struct Absent {
+    /// Its name.
+    pub name: &'static str,
+    /// The reason, a sentence.
+    pub why: &'static str,
+}
+
+/// Families of the kubelet's `/metrics/cadvisor` up to 1.37 that have no truthful source.
+pub const ABSENT: &[Absent] = &[
+    Absent { name: "container_cpu_load_average_10s", why: "The kubelet has no load reader and always exports 0." },
+    Absent { name: "container_cpu_load_d_average_10s", why: "The kubelet has no load reader and always exports 0." },
+    Absent {
+        name: "container_health_state",
+        why: "It is Docker's HEALTHCHECK, which no CRI runtime has; the kubelet always exports -1.",
+    },
+    Absent {
+        name: "container_tasks_state",
+        why: "The kubelet has no load reader and always exports five zeros per cgroup.",
+    },
+    Absent {
+        name: "machine_nvm_avg_power_budget_watts",
+        why: "It needs a library for persistent memory that the kubelet is not built with; it always exports 0.",
+    },
+    Absent {
+        name: "machine_nvm_capacity",
+        why: "It needs a library for persistent memory that the kubelet is not built with; it always exports 0.",
+    },
+];
+
+/// Labels that every sample of a table carries beside the family's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// The six identity labels.
+    Identity,
+    /// None.
+    Nothing,
+}
+
+/// Every family, in the order it is served.
+pub fn families() -> Vec<(&'static Meta, Carries)> {
+    let mut all: Vec<(&Meta, Carries)> = Vec::new();
+    all.extend(CONTAINER.iter().map(|family| (&family.meta, Carries::Identity)));
+    all.extend(NODE.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all.extend(SANDBOX.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all.extend(AGENT.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all
+}
+
+/// Whether some family from `names` is in the profile.
+pub fn serves_any(profile: Profile, names: &[&str]) -> bool {
+    families().iter().any(|(meta, _)| meta.profile <= profile && names.iter().any(|name| meta.name.starts_with(name)))
+}
+
+/// The reference in Markdown, as committed in `docs/metrics.md`.
+pub fn markdown() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         Generated from the metric tables in `src/expose/families/`; a test keeps this page and the tables equal.\n\
+         Regenerate it with `UPDATE_GOLDEN=1 cargo test --test catalog`.\n\n\
+         Types are cAdvisor's. Every `container_*` sample carries the six labels `container`, `id`, `image`, `name`, \
+         `namespace` and `pod`, blank when unknown; the column shows what a family adds. *Profile* is the smallest \
+         `--metrics-profile` that has the family: each profile has all of the one before it, in the order \
+         `dashboards`, `kubelet`, `all`. A fact that the node's kernel or runtime does not give has no sample; a \
+         measured zero is one.\n",
+    );
+    section(&mut page, "Containers, pods and the node", "container_", "");
+    section(&mut page, "The machine", "machine_", "cadvisor_");
+    section(&mut page, "The agent's own families", "kata_pulse_", "");
+    page.push_str(
+        "\nThe agent's metrics about itself come with `/metrics`: `kata_pulse_build_info`, `kata_pulse_cri_up`, \
+         `kata_pulse_cri_request_duration_seconds{method}`, `kata_pulse_cri_errors_total{method}`, \
+         `kata_pulse_http_requests_total{handler,code}`, `kata_pulse_http_requests_in_flight`, \
+         `kata_pulse_collections_total`, `kata_pulse_config_last_reload_successful`, \
+         `kata_pulse_config_last_reload_success_timestamp_seconds` and the usual `process_*`.\n\n\
+         ## Families of the kubelet that are not served\n\n| Family | Why not |\n|---|---|\n",
+    );
+    for Absent { name, why } in ABSENT {
+        let _ = writeln!(page, "| `{name}` | {why} |");
+    }
+    page.push_str(
+        "\n## Where the values differ from the kubelet's, on purpose\n\n\
+         - Times from `/proc/diskstats` are seconds; cAdvisor divides milliseconds by 10^9.\n\
+         - `container_memory_kernel_usage` on cgroup v2 is the kernel's `kernel` key; cAdvisor exports 0.\n\
+         - Families without a source on the cgroup version at hand have no sample; cAdvisor exports 0.\n\
+         - A container that has used no CPU yet has a sample of 0; cAdvisor leaves it out.\n\
+         - Host-network pods have no network series: the node's counters are on the `/` row, once.\n\
+         - Unused fallback tunnel devices (`tunl0`, `gre0`, `sit0` and their like) have no network series.\n\
+         - Mounts of pods and containers are not repeated as filesystems of the `/` row.\n\
+         - `container_start_time_seconds` of a container is the runtime's start time, not a file's.\n\
+         - `container_oom_events_total` is the kernel's count for the cgroup, so it does not miss kills from before \
+         the agent started; `kata_pulse_container_oom_kills_total` survives the container.\n\
+         - Samples carry no timestamps: they are measured when they are asked for.\n",
+    );
+    page
+}
+
+fn section(page: &mut String, title: &str, prefix: &str, other: &str) {
+    let _ = write!(
+        page,
+        "\n## {title}\n\n| Family | Type | Labels | Profile | Meaning | Source |\n|---|---|---|---|---|---|\n"
+    );
+    let of_section = |meta: &Meta| meta.name.starts_with(prefix) || (!other.is_empty() && meta.name.starts_with(other));
+    for (meta, _) in families().into_iter().filter(|(meta, _)| of_section(meta)) {
+        let labels: Vec<String> = meta.labels.iter().map(|label| format!("`{label}`")).collect();
+        let Meta { name, kind, help, profile, source, .. } = meta;
+        let (kind, labels, profile) = (kind.as_str(), labels.join(", "), profile.as_str());
+        let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {profile} | {help} | {source} |");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::expose::family::Kind;
+
+    /// Counters that cAdvisor named without `_total`, and gauges it named with it.
+    const ODD_NAMES: [&str; 4] =
+        ["container_memory_failcnt", "container_hugetlb_failcnt", "container_fs_inodes_total", "machine_dimm_count"];
+
+    #[test]
+    fn tables_follow_the_naming_rules() {
+        let mut seen = HashSet::new();
+        for (meta, carries) in families() {
+            let name = meta.name;
+            assert!(seen.insert(name), "{name} stands twice");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{name}");
+            if !ODD_NAMES.contains(&name) {
+                assert_eq!(meta.kind == Kind::Counter, name.ends_with("_total"), "{name}: counters end in _total");
+            }
+            assert!(
+                meta.help.ends_with('.') && !meta.help.contains('\n') && meta.help.len() > 5,
+                "{name}: {}",
+                meta.help
+            );
+            assert!(!meta.source.is_empty() && !meta.source.contains('|'), "{name}: source");
+            assert!(meta.labels.is_sorted() && meta.labels.windows(2).all(|w| w[0] != w[1]), "{name}: labels");
+            if carries == Carries::Identity {
+                let own = meta.labels.iter().filter(|l| crate::model::identity::Labels::NAMES.contains(l)).count();
+                assert_eq!(own, 0, "{name}: a label stands twice");
+            }
+        }
+        for absent in ABSENT {
+            assert!(!seen.contains(absent.name), "{} is served", absent.name);
+            assert!(absent.why.ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn tables_are_sorted_by_name() {
+        assert!(CONTAINER.is_sorted_by_key(|family| family.meta.name));
+        assert!(NODE.is_sorted_by_key(|family| family.meta.name));
+        assert!(SANDBOX.is_sorted_by_key(|family| family.meta.name));
+        assert!(AGENT.is_sorted_by_key(|family| family.meta.name));
+    }
+}

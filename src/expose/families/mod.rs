@@ -1,0 +1,34 @@
+//! The tables: every metric the agent serves, one row each.
+
+mod agent;
+mod container;
+mod node;
+mod sandbox;
+
+use crate::expose::family::{Family, Kind, Meta, Profile, Put};
+use crate::model::units::Value;
+
+pub use agent::AGENT;
+pub use container::CONTAINER;
+pub use node::NODE;
+pub use sandbox::SANDBOX;
+
+/// A row of a table, everything positional but the reading, so that tables read as tables.
+const fn family<S>(
+    kind: Kind,
+    profile: Profile,
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+    source: &'static str,
+    read: fn(&S, Put<'_>),
+) -> Family<S> {
+    Family { meta: Meta { name, kind, help, labels, profile, source }, read }
+}
+
+/// Puts the value if there is one, without labels of its own.
+fn some(put: Put<'_>, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        put(&[], value.into());
+    }
+}

@@ -1,0 +1,354 @@
+//! The routes. Handed a [`SnapshotSource`], it knows no collector, does no reading, and only encodes.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::http::{StatusCode, header};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError};
+
+use crate::expose::negotiate;
+use crate::expose::page::{Key, Pages};
+use crate::expose::sandboxes;
+use crate::expose::walk::View;
+use crate::model::identity::SandboxId;
+use crate::model::inventory::{Inventory, Runtime};
+use crate::model::snapshot::SnapshotSource;
+use crate::telemetry::Telemetry;
+
+/// Requests answered at once; the next one is told to come back.
+const MAX_IN_FLIGHT: usize = 40;
+
+/// Connections held at once, per worker.
+const MAX_CONNECTIONS: usize = 256;
+
+/// How long a client may take to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long an idle connection is kept: longer than the usual minute between two scrapes.
+const KEEP_ALIVE: Duration = Duration::from_secs(90);
+
+/// The deadline of a scrape that does not name one: Prometheus' default timeout.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Kept back from the deadline that a scrape names, for encoding and the way back.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(500);
+
+/// Shortest prefix of a sandbox id that is taken for it.
+const MIN_PREFIX: usize = 12;
+
+/// Longest sandbox id looked up.
+const MAX_ID: usize = 128;
+
+/// Seconds that requests in flight have to finish after the server was told to stop.
+const SHUTDOWN_SECS: u64 = 5;
+
+/// What the routes need.
+pub struct Routes {
+    /// Gives snapshots.
+    pub source: Arc<dyn SnapshotSource>,
+    /// Encodes them.
+    pub pages: Arc<Pages>,
+    /// Counts requests.
+    pub telemetry: Arc<Telemetry>,
+    in_flight: AtomicUsize,
+}
+
+impl Routes {
+    /// Routes over a source.
+    pub fn new(source: Arc<dyn SnapshotSource>, pages: Arc<Pages>, telemetry: Arc<Telemetry>) -> Self {
+        Self { source, pages, telemetry, in_flight: AtomicUsize::new(0) }
+    }
+}
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("listen on {address}: {source}; choose another with --listen-address")]
+pub struct ListenError {
+    address: String,
+    source: io::Error,
+}
+
+/// Binds the addresses; the server runs when awaited. Gives the addresses really bound, ports filled in.
+pub fn serve(routes: Routes, listen: &[String]) -> Result<(Server, Vec<std::net::SocketAddr>), ListenError> {
+    let routes = Data::new(routes);
+    let mut server = HttpServer::new(move || {
+        App::new()
+            .app_data(routes.clone())
+            .wrap(from_fn(count_and_limit))
+            .configure(|config| {
+                resource(config, "/", web::get().to(landing), web::head().to(landing));
+                resource(config, "/metrics", web::get().to(metrics), web::head().to(metrics));
+                resource(config, "/metrics/cadvisor", web::get().to(cadvisor), web::head().to(cadvisor));
+                resource(config, "/sandboxes", web::get().to(list_sandboxes), web::head().to(list_sandboxes));
+                resource(config, "/livez", web::get().to(live), web::head().to(live));
+                resource(config, "/readyz", web::get().to(ready), web::head().to(ready));
+                resource(config, "/healthz", web::get().to(ready), web::head().to(ready));
+            })
+            .default_service(web::to(not_found))
+    })
+    .workers(2)
+    .max_connections(MAX_CONNECTIONS)
+    .client_request_timeout(HEAD_TIMEOUT)
+    .keep_alive(KEEP_ALIVE)
+    .shutdown_timeout(SHUTDOWN_SECS)
+    .disable_signals();
+    for address in listen {
+        server = server.bind(address).map_err(|source| ListenError { address: address.clone(), source })?;
+    }
+    let bound = server.addrs();
+    Ok((server.run(), bound))
+}
+
+/// A path that answers GET and HEAD and says so to everything else.
+fn resource(config: &mut web::ServiceConfig, path: &str, get: actix_web::Route, head: actix_web::Route) {
+    config.service(web::resource(path).route(get).route(head).default_service(web::to(method_not_allowed)));
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// A request that gets no answer, with the reason in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+struct Refusal {
+    status: StatusCode,
+    reason: Cow<'static, str>,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, reason: reason.into() }
+    }
+
+    fn bad_request(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason)
+    }
+}
+
+impl ResponseError for Refusal {
+    fn status_code(&self) -> StatusCode {
+        self.status
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status);
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            response.insert_header((header::ALLOW, "GET, HEAD"));
+        }
+        response.content_type(TEXT).body(format!("{}\n", self.reason))
+    }
+}
+
+async fn method_not_allowed() -> Result<HttpResponse, Refusal> {
+    Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD"))
+}
+
+async fn not_found() -> Result<HttpResponse, Refusal> {
+    Err(Refusal::new(StatusCode::NOT_FOUND, "no such path; / lists them"))
+}
+
+/// Counts requests by handler and status, and refuses more at once than can be answered. Health paths are never
+/// refused: being busy is no reason to be restarted.
+async fn count_and_limit(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let Some(routes) = request.app_data::<Data<Routes>>().cloned() else {
+        return next.call(request).await.map(ServiceResponse::map_into_left_body);
+    };
+    let handler = request.match_pattern().unwrap_or_else(|| "other".to_owned());
+    let health = matches!(handler.as_str(), "/livez" | "/readyz" | "/healthz");
+    let before = routes.in_flight.fetch_add(1, Ordering::Relaxed);
+    let landed = Landed(&routes);
+    routes.telemetry.http_in_flight.inc();
+    let response = if before >= MAX_IN_FLIGHT && !health {
+        let refused = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests in flight");
+        request.into_response(refused.error_response()).map_into_right_body()
+    } else {
+        next.call(request).await?.map_into_left_body()
+    };
+    drop(landed);
+    let code = response.status();
+    routes.telemetry.http_requests.with_label_values(&[handler.as_str(), code.as_str()]).inc();
+    Ok(response)
+}
+
+/// Gives back a request's place, also when the client went away while it was answered.
+struct Landed<'a>(&'a Routes);
+
+impl Drop for Landed<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.telemetry.http_in_flight.dec();
+    }
+}
+
+fn header_text<'r>(request: &'r HttpRequest, name: &header::HeaderName) -> &'r str {
+    request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The time a scrape leaves us.
+fn deadline(request: &HttpRequest) -> Duration {
+    let named = request
+        .headers()
+        .get("x-prometheus-scrape-timeout-seconds")
+        .and_then(|value| value.to_str().ok()?.trim().parse::<f64>().ok())
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|named| !named.is_zero());
+    match named {
+        Some(named) => named.saturating_sub(DEADLINE_MARGIN).max(named / 2),
+        None => DEFAULT_DEADLINE,
+    }
+}
+
+/// The values of a query parameter, decoded.
+fn parameters(request: &HttpRequest, name: &str) -> Result<Vec<String>, Refusal> {
+    let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
+        .map_err(|error| Refusal::bad_request(format!("query: {error}")))?;
+    Ok(pairs.into_inner().into_iter().filter(|(key, _)| key == name).map(|(_, value)| value).collect())
+}
+
+async fn metrics(request: HttpRequest, routes: Data<Routes>) -> Result<HttpResponse, Refusal> {
+    let sandbox = parameters(&request, "sandbox")?;
+    match sandbox.as_slice() {
+        [] => exposition(&request, &routes, |_| Ok(View::All)).await,
+        [asked] => exposition(&request, &routes, |inventory| find_sandbox(inventory, asked).map(View::Sandbox)).await,
+        _ => Err(Refusal::bad_request("sandbox: given more than once")),
+    }
+}
+
+async fn cadvisor(request: HttpRequest, routes: Data<Routes>) -> Result<HttpResponse, Refusal> {
+    exposition(&request, &routes, |_| Ok(View::Cadvisor)).await
+}
+
+async fn exposition(
+    request: &HttpRequest,
+    routes: &Routes,
+    view: impl FnOnce(&Inventory) -> Result<View, Refusal>,
+) -> Result<HttpResponse, Refusal> {
+    let snapshot = routes
+        .source
+        .snapshot(deadline(request))
+        .await
+        .map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let view = view(&snapshot.inventory)?;
+    let format = negotiate::format(header_text(request, &header::ACCEPT));
+    let gzip = negotiate::gzip(header_text(request, &header::ACCEPT_ENCODING));
+    let body = routes.pages.body(&snapshot, Key { view, format, gzip }).await;
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CONTENT_TYPE, format.content_type()));
+    response.insert_header((header::VARY, "Accept, Accept-Encoding"));
+    if gzip {
+        response.insert_header((header::CONTENT_ENCODING, "gzip"));
+    }
+    Ok(response.body(body))
+}
+
+/// The sandbox that a full id or a unique prefix names.
+fn find_sandbox(inventory: &Inventory, asked: &str) -> Result<SandboxId, Refusal> {
+    let plausible = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if asked.is_empty() || asked.len() > MAX_ID || !asked.bytes().all(plausible) {
+        return Err(Refusal::bad_request("sandbox: not an id"));
+    }
+    if let Some(exact) = inventory.sandboxes.iter().find(|sandbox| sandbox.id.as_str() == asked) {
+        return Ok(exact.id.clone());
+    }
+    if asked.len() < MIN_PREFIX {
+        return Err(Refusal::bad_request("sandbox: a prefix needs 12 characters or more"));
+    }
+    let mut matching = inventory.sandboxes.iter().filter(|sandbox| sandbox.id.as_str().starts_with(asked));
+    match (matching.next(), matching.next()) {
+        (Some(only), None) => Ok(only.id.clone()),
+        (Some(_), Some(_)) => Err(Refusal::new(StatusCode::CONFLICT, "sandbox: more than one id begins like this")),
+        _ => Err(Refusal::new(StatusCode::NOT_FOUND, "sandbox: unknown; /sandboxes lists them")),
+    }
+}
+
+async fn list_sandboxes(request: HttpRequest, routes: Data<Routes>) -> Result<HttpResponse, Refusal> {
+    let runtimes = parameters(&request, "runtime")?;
+    let runtime = match runtimes.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => None,
+        ["kata"] => Some(Runtime::Kata),
+        ["runc"] => Some(Runtime::Runc),
+        _ => return Err(Refusal::bad_request("runtime: kata or runc")),
+    };
+    let inventory = routes.source.inventory(deadline(&request)).await;
+    let last = routes.source.last();
+    let entries = sandboxes::entries(&inventory, last.as_deref(), runtime);
+    let accept = header_text(&request, &header::ACCEPT);
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::VARY, "Accept"));
+    Ok(if negotiate::wants(accept, "text/html") {
+        response.content_type("text/html; charset=utf-8").body(sandboxes::html(&entries))
+    } else if negotiate::wants(accept, "text/plain") {
+        response.content_type(TEXT).body(sandboxes::plain(&entries))
+    } else {
+        response.json(entries)
+    })
+}
+
+async fn live(request: HttpRequest, routes: Data<Routes>) -> HttpResponse {
+    let health = routes.source.health();
+    say_health(&request, health.live, &health)
+}
+
+async fn ready(request: HttpRequest, routes: Data<Routes>) -> HttpResponse {
+    let health = routes.source.health();
+    say_health(&request, health.ready, &health)
+}
+
+/// `ok`, or why not; with `?verbose` every check, those that only inform included.
+fn say_health(request: &HttpRequest, well: bool, health: &crate::model::snapshot::Health) -> HttpResponse {
+    let verbose = parameters(request, "verbose").is_ok_and(|given| !given.is_empty());
+    let problems = health.checks.iter().filter_map(|check| Some((check.name, check.problem.as_ref()?)));
+    let body = if verbose {
+        let mut body = String::new();
+        for check in &health.checks {
+            match &check.problem {
+                None => body.push_str(&format!("[+] {} ok\n", check.name)),
+                Some(problem) => body.push_str(&format!("[-] {}: {problem}\n", check.name)),
+            }
+        }
+        body.push_str(if well { "ok\n" } else { "not ok\n" });
+        body
+    } else if well {
+        "ok\n".to_owned()
+    } else {
+        problems.map(|(name, problem)| format!("{name}: {problem}\n")).collect()
+    };
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    HttpResponse::build(status).content_type(TEXT).body(body)
+}
+
+const PATHS: [(&str, &str); 7] = [
+    ("/metrics", "everything enabled, as Prometheus text or OpenMetrics"),
+    ("/metrics?sandbox=ID", "one pod sandbox, by id or a unique prefix of 12 characters"),
+    ("/metrics/cadvisor", "only the kubelet's families"),
+    ("/sandboxes", "pod sandboxes as JSON, a table for browsers, or one id per line for text/plain"),
+    ("/livez", "alive"),
+    ("/readyz", "ready; ?verbose lists the checks"),
+    ("/healthz", "the same as /readyz"),
+];
+
+async fn landing(request: HttpRequest) -> HttpResponse {
+    let title = concat!("kata-pulse ", env!("CARGO_PKG_VERSION"));
+    if negotiate::wants(header_text(&request, &header::ACCEPT), "text/html") {
+        let items: String = PATHS
+            .iter()
+            .map(|(path, what)| format!("<li><a href=\"{path}\"><code>{path}</code></a> {what}</li>"))
+            .collect();
+        return HttpResponse::Ok().content_type("text/html; charset=utf-8").body(format!(
+            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>\
+             body{{font-family:sans-serif;margin:2em}}</style></head><body><h1>{title}</h1>\
+             <p>Every pod on this node, measured where the truth is.</p><ul>{items}</ul></body></html>\n"
+        ));
+    }
+    let lines: String = PATHS.iter().map(|(path, what)| format!("{path}  {what}\n")).collect();
+    HttpResponse::Ok().content_type(TEXT).body(format!("{title}\n{lines}"))
+}

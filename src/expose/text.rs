@@ -1,0 +1,305 @@
+//! The two text formats: Prometheus 0.0.4 and OpenMetrics 1.0.0.
+//!
+//! One sample is a copy of the family's name, a copy of the subject's ready-made labels and a number. Nothing is
+//! allocated per sample.
+
+use prometheus::proto::{Metric, MetricFamily, MetricType};
+
+use crate::expose::family::{Meta, unit_suffix};
+use crate::expose::number;
+use crate::expose::walk::Output;
+use crate::model::identity::{LabelBlock, Labels, bounded, escape_label_value};
+use crate::model::inventory::Subject;
+use crate::model::units::Value;
+
+/// Which text format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Prometheus text 0.0.4.
+    Prometheus,
+    /// OpenMetrics 1.0.0.
+    OpenMetrics,
+}
+
+impl Format {
+    /// The content type, to the letter: Prometheus 3 fails a scrape over an odd one.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores",
+        }
+    }
+}
+
+/// Writes a body.
+#[derive(Debug)]
+pub struct Text {
+    format: Format,
+    out: Vec<u8>,
+    scratch: String,
+}
+
+impl Text {
+    /// An empty body with room for `capacity` bytes.
+    pub fn new(format: Format, capacity: usize) -> Self {
+        Self { format, out: Vec::with_capacity(capacity), scratch: String::new() }
+    }
+
+    /// The body, closed as the format asks.
+    pub fn finish(mut self) -> Vec<u8> {
+        if self.format == Format::OpenMetrics {
+            self.out.extend_from_slice(b"# EOF\n");
+        }
+        self.out
+    }
+
+    /// Writes families kept by the `prometheus` crate.
+    pub fn gathered(&mut self, families: &[MetricFamily]) {
+        for family in families {
+            let name = family.name();
+            let kind = match family.get_field_type() {
+                MetricType::COUNTER => "counter",
+                MetricType::GAUGE => "gauge",
+                MetricType::HISTOGRAM => "histogram",
+                MetricType::SUMMARY => "summary",
+                MetricType::UNTYPED => "untyped",
+            };
+            self.header(name, kind, family.help());
+            for metric in family.get_metric() {
+                self.gathered_metric(name, family.get_field_type(), metric);
+            }
+        }
+    }
+
+    fn gathered_metric(&mut self, name: &str, kind: MetricType, metric: &Metric) {
+        match kind {
+            MetricType::COUNTER => self.plain(name, "", metric, None, metric.get_counter().get_value()),
+            MetricType::HISTOGRAM => {
+                let histogram = metric.get_histogram();
+                let mut infinite = false;
+                for bucket in histogram.get_bucket() {
+                    infinite |= bucket.upper_bound().is_infinite();
+                    let count = Value::Int(bucket.cumulative_count()).as_f64();
+                    self.plain(name, "_bucket", metric, Some(bucket.upper_bound()), count);
+                }
+                let count = Value::Int(histogram.get_sample_count()).as_f64();
+                if !infinite {
+                    self.plain(name, "_bucket", metric, Some(f64::INFINITY), count);
+                }
+                self.plain(name, "_sum", metric, None, histogram.get_sample_sum());
+                self.plain(name, "_count", metric, None, count);
+            }
+            _ => self.plain(name, "", metric, None, metric.get_gauge().get_value()),
+        }
+    }
+
+    /// One sample whose labels come from the `prometheus` crate, sorted by name there.
+    fn plain(&mut self, name: &str, suffix: &str, metric: &Metric, le: Option<f64>, value: f64) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(suffix.as_bytes());
+        let labels = metric.get_label();
+        let before_le = labels.partition_point(|label| label.name() < "le");
+        let mut separator = b'{';
+        for (at, label) in labels.iter().enumerate() {
+            if let (true, Some(bound)) = (at == before_le, le) {
+                self.bucket_bound(&mut separator, bound);
+            }
+            self.out.push(separator);
+            separator = b',';
+            self.label(label.name(), label.value());
+        }
+        if let (true, Some(bound)) = (before_le == labels.len(), le) {
+            self.bucket_bound(&mut separator, bound);
+        }
+        if separator == b',' {
+            self.out.push(b'}');
+        }
+        self.out.push(b' ');
+        number::write_float(value, &mut self.out);
+        self.out.push(b'\n');
+    }
+
+    fn bucket_bound(&mut self, separator: &mut u8, bound: f64) {
+        self.out.push(std::mem::replace(separator, b','));
+        self.out.extend_from_slice(b"le=\"");
+        number::write_float(bound, &mut self.out);
+        // A bucket bound is a float to OpenMetrics even when it is whole.
+        if self.format == Format::OpenMetrics && bound.is_finite() && bound.fract() == 0.0 {
+            self.out.extend_from_slice(b".0");
+        }
+        self.out.push(b'"');
+    }
+
+    fn header(&mut self, name: &str, kind: &str, help: &str) {
+        let mut line = |parts: &[&str]| {
+            for part in parts {
+                self.out.extend_from_slice(part.as_bytes());
+            }
+            self.out.push(b'\n');
+        };
+        match self.format {
+            Format::Prometheus => {
+                line(&["# HELP ", name, " ", help]);
+                line(&["# TYPE ", name, " ", kind]);
+            }
+            Format::OpenMetrics => {
+                // A counter's family is named without `_total`. cAdvisor has counters without it; a parser would
+                // look for `<name>_total`, so they are served as of unknown type under their own name.
+                let (family, kind) = match (kind, name.strip_suffix("_total")) {
+                    ("counter", Some(stem)) => (stem, "counter"),
+                    ("counter", None) | ("untyped", _) => (name, "unknown"),
+                    _ => (name, kind),
+                };
+                line(&["# TYPE ", family, " ", kind]);
+                if let Some(unit) = unit_suffix(family) {
+                    line(&["# UNIT ", family, " ", unit]);
+                }
+                line(&["# HELP ", family, " ", help]);
+            }
+        }
+    }
+
+    fn label(&mut self, name: &str, value: &str) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"=\"");
+        let value = bounded(value);
+        if value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+            self.scratch.clear();
+            escape_label_value(value, &mut self.scratch);
+            self.out.extend_from_slice(self.scratch.as_bytes());
+        } else {
+            self.out.extend_from_slice(value.as_bytes());
+        }
+        self.out.push(b'"');
+    }
+
+    /// The six identity labels with the family's own ones put in where the sorted order wants them.
+    fn identity_and(&mut self, block: &LabelBlock, names: &[&str], values: &[&str]) {
+        let mut written = 0;
+        let mut separator: &[u8] = b"";
+        for (name, value) in names.iter().zip(values) {
+            let before = Labels::NAMES.partition_point(|identity| identity < name);
+            let upto = before.checked_sub(1).map_or(0, |last| block.ends[last]);
+            if upto > written {
+                self.out.extend_from_slice(&block.text.as_bytes()[written..upto]);
+                written = upto;
+                separator = b",";
+            }
+            self.out.extend_from_slice(separator);
+            separator = b",";
+            self.label(name, value);
+        }
+        if written == 0 && !separator.is_empty() {
+            self.out.push(b',');
+        }
+        self.out.extend_from_slice(&block.text.as_bytes()[written..]);
+    }
+}
+
+impl Output for Text {
+    fn begin(&mut self, family: &Meta) {
+        self.header(family.name, family.kind.as_str(), family.help);
+    }
+
+    fn sample(&mut self, family: &Meta, subject: Option<&Subject>, values: &[&str], value: Value) {
+        self.out.extend_from_slice(family.name.as_bytes());
+        match subject {
+            Some(subject) => {
+                self.out.push(b'{');
+                self.identity_and(&subject.block, family.labels, values);
+                self.out.push(b'}');
+            }
+            None => {
+                let mut separator = b'{';
+                for (name, value) in family.labels.iter().zip(values) {
+                    self.out.push(separator);
+                    separator = b',';
+                    self.label(name, value);
+                }
+                if separator == b',' {
+                    self.out.push(b'}');
+                }
+            }
+        }
+        self.out.push(b' ');
+        number::write(value, &mut self.out);
+        self.out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expose::family::{Kind, Profile};
+    use crate::model::inventory::{Kind as RowKind, Network};
+
+    fn subject() -> Subject {
+        let labels = Labels { container: "app".into(), pod: "we\"b".into(), ..Labels::default() };
+        Subject {
+            kind: RowKind::Container,
+            block: LabelBlock::render(&labels),
+            labels,
+            cgroup: None,
+            sandbox: None,
+            container: None,
+            started_at: None,
+            created_at: None,
+            network: Network::None,
+        }
+    }
+
+    fn meta(name: &'static str, labels: &'static [&'static str]) -> Meta {
+        Meta { name, kind: Kind::Counter, help: "Help.", labels, profile: Profile::All, source: "" }
+    }
+
+    fn line(labels: &'static [&'static str], values: &[&str]) -> String {
+        let mut text = Text::new(Format::Prometheus, 0);
+        text.sample(&meta("m", labels), Some(&subject()), values, Value::Int(1));
+        String::from_utf8(text.finish()).unwrap()
+    }
+
+    #[test]
+    fn own_labels_are_sorted_in_among_the_six() {
+        assert_eq!(
+            line(&[], &[]),
+            "m{container=\"app\",id=\"\",image=\"\",name=\"\",namespace=\"\",pod=\"we\\\"b\"} 1\n"
+        );
+        assert_eq!(
+            line(&["cpu"], &["total"]),
+            "m{container=\"app\",cpu=\"total\",id=\"\",image=\"\",name=\"\",namespace=\"\",pod=\"we\\\"b\"} 1\n"
+        );
+        assert_eq!(
+            line(&["device", "major", "minor", "operation"], &["/dev/a", "1", "2", "Read"]),
+            "m{container=\"app\",device=\"/dev/a\",id=\"\",image=\"\",major=\"1\",minor=\"2\",name=\"\",namespace=\"\",operation=\"Read\",pod=\"we\\\"b\"} 1\n"
+        );
+        assert_eq!(
+            line(&["failure_type", "scope"], &["pg\\fault", "a\nb"]),
+            "m{container=\"app\",failure_type=\"pg\\\\fault\",id=\"\",image=\"\",name=\"\",namespace=\"\",pod=\"we\\\"b\",scope=\"a\\nb\"} 1\n"
+        );
+        assert_eq!(
+            line(&["a", "b"], &["1", "2"]),
+            "m{a=\"1\",b=\"2\",container=\"app\",id=\"\",image=\"\",name=\"\",namespace=\"\",pod=\"we\\\"b\"} 1\n"
+        );
+    }
+
+    #[test]
+    fn open_metrics_headers_follow_its_rules() {
+        let header = |name, kind| {
+            let mut text = Text::new(Format::OpenMetrics, 0);
+            text.begin(&Meta { kind, ..meta(name, &[]) });
+            String::from_utf8(text.finish()).unwrap()
+        };
+        assert_eq!(
+            header("cpu_seconds_total", Kind::Counter),
+            "# TYPE cpu_seconds counter\n# UNIT cpu_seconds seconds\n# HELP cpu_seconds Help.\n# EOF\n"
+        );
+        assert_eq!(
+            header("container_memory_failcnt", Kind::Counter),
+            "# TYPE container_memory_failcnt unknown\n# HELP container_memory_failcnt Help.\n# EOF\n"
+        );
+        assert_eq!(
+            header("container_fs_inodes_total", Kind::Gauge),
+            "# TYPE container_fs_inodes_total gauge\n# HELP container_fs_inodes_total Help.\n# EOF\n"
+        );
+    }
+}

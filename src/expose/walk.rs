@@ -1,0 +1,82 @@
+//! Going through the tables for one snapshot.
+
+use crate::expose::families::{AGENT, CONTAINER, NODE, SANDBOX};
+use crate::expose::family::{Family, Meta, Profile};
+use crate::model::identity::SandboxId;
+use crate::model::inventory::{Kind, Subject};
+use crate::model::snapshot::{Row, Snapshot};
+use crate::model::units::Value;
+
+/// Which part of a snapshot is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum View {
+    /// Everything.
+    All,
+    /// Only the kubelet's families.
+    Cadvisor,
+    /// Only one sandbox's series.
+    Sandbox(SandboxId),
+}
+
+/// Receives families and their samples in order: every sample of a family between its `begin` and the next one.
+pub trait Output {
+    /// A family that has samples begins.
+    fn begin(&mut self, family: &Meta);
+
+    /// One sample. `subject` gives the six identity labels, `values` those of the family's own labels.
+    fn sample(&mut self, family: &Meta, subject: Option<&Subject>, values: &[&str], value: Value);
+}
+
+/// Hands every sample of the view to the output. Families without samples are not begun.
+pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut impl Output) {
+    let of_view = |id: Option<&SandboxId>| match view {
+        View::All | View::Cadvisor => true,
+        View::Sandbox(wanted) => id == Some(wanted),
+    };
+    let wanted = |row: &&Row| {
+        let group = matches!(row.subject.kind, Kind::Root | Kind::Group);
+        (!group || profile >= Profile::Kubelet) && of_view(row.subject.sandbox.as_ref())
+    };
+    for family in in_profile(CONTAINER, profile) {
+        let rows = snapshot.rows.iter().filter(wanted);
+        table_row(family, rows, |row| Some(&*row.subject), output);
+    }
+    let node = (!matches!(view, View::Sandbox(_))).then_some(snapshot);
+    if profile >= Profile::Kubelet {
+        for family in in_profile(NODE, profile) {
+            table_row(family, node.into_iter(), |_| None, output);
+        }
+    }
+    if *view == View::Cadvisor {
+        return;
+    }
+    for family in in_profile(SANDBOX, profile) {
+        let sandboxes = snapshot.sandboxes.iter().filter(|report| of_view(Some(&report.sandbox.id)));
+        table_row(family, sandboxes, |_| None, output);
+    }
+    for family in in_profile(AGENT, profile) {
+        table_row(family, node.into_iter(), |_| None, output);
+    }
+}
+
+fn in_profile<S>(table: &'static [Family<S>], profile: Profile) -> impl Iterator<Item = &'static Family<S>> {
+    table.iter().filter(move |family| family.meta.profile <= profile)
+}
+
+fn table_row<'s, S: 'static>(
+    family: &Family<S>,
+    subjects: impl Iterator<Item = &'s S>,
+    labels: impl Fn(&'s S) -> Option<&'s Subject>,
+    output: &mut impl Output,
+) {
+    let mut begun = false;
+    for subject in subjects {
+        let identity = labels(subject);
+        (family.read)(subject, &mut |values, value| {
+            if !std::mem::replace(&mut begun, true) {
+                output.begin(&family.meta);
+            }
+            output.sample(&family.meta, identity, values, value);
+        });
+    }
+}

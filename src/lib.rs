@@ -1,0 +1,20 @@
+//! kata-pulse: one agent per node that measures every pod where the truth is and says it in cAdvisor's words.
+//!
+//! ```text
+//!   discover ──▶ model::Inventory ──▶ collect ──▶ model::Snapshot ──▶ expose ──▶ HTTP, stdout
+//!   (CRI, cgroup tree)                (cgroup, proc, CRI stats)       (one table row per metric)
+//! ```
+//!
+//! Imports go one way: `model` is a leaf; `discover`, `collect` and `expose` import it and never each other; `agent`
+//! is where they meet; `main` imports `agent`, `config` and `expose::http`. `tests/layering.rs` holds this.
+//! Read in this order: [`model`], [`discover`], [`collect`], [`expose`], [`agent`], [`config`].
+
+pub mod agent;
+pub mod collect;
+pub mod config;
+pub mod cri;
+pub mod discover;
+pub mod expose;
+pub mod log;
+pub mod model;
+pub mod telemetry;

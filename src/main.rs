@@ -1,0 +1,292 @@
+//! kata-pulse: arguments, run, exit code.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use kata_pulse::agent::{self, AgentHandle};
+use kata_pulse::collect::COLLECTORS;
+use kata_pulse::config::{Config, ConfigError, Settings};
+use kata_pulse::expose::http::{self, Routes};
+use kata_pulse::expose::json::JsonFamilies;
+use kata_pulse::expose::page::Pages;
+use kata_pulse::expose::sandboxes;
+use kata_pulse::expose::text::{Format as TextFormat, Text};
+use kata_pulse::expose::walk::{View, walk};
+use kata_pulse::log::{self, FilterHandle};
+use kata_pulse::model::snapshot::{Snapshot, SnapshotSource};
+use kata_pulse::telemetry::Telemetry;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long `collect` may take.
+const COLLECT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Measures every pod of this node where the truth is and serves it as cAdvisor's metrics.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+
+    /// YAML file with the same keys as the flags
+    #[arg(long, env = "KATA_PULSE_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Collect once, print, and exit with 1 if a source failed
+    Collect {
+        /// How to print
+        #[arg(long, value_enum, default_value_t = CollectFormat::Prometheus)]
+        format: CollectFormat,
+    },
+    /// List the collectors and whether they are on
+    Collectors,
+    /// Print the configuration in force, or what is wrong with it
+    CheckConfig,
+    /// Ask the running agent whether it is alive, for images without a shell
+    Healthcheck,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum CollectFormat {
+    Prometheus,
+    Openmetrics,
+    Json,
+}
+
+/// Flags that kata-monitor spells with one dash; its users' manifests go on working.
+const SINGLE_DASH: [&str; 3] = ["-listen-address", "-runtime-endpoint", "-log-level"];
+
+fn arguments() -> impl Iterator<Item = OsString> {
+    std::env::args_os().map(|argument| {
+        let old = argument.to_str().is_some_and(|text| {
+            SINGLE_DASH
+                .iter()
+                .any(|flag| text.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
+        });
+        if old {
+            let mut double = OsString::from("-");
+            double.push(argument);
+            double
+        } else {
+            argument
+        }
+    })
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(arguments());
+    let config = match load(&cli) {
+        Ok(config) => config,
+        Err(error) => return fail(&error.into(), 2),
+    };
+    let outcome = match &cli.command {
+        None => run(serve(&cli, config)),
+        Some(Command::Collect { format }) => run(collect(config, *format)),
+        Some(Command::Collectors) => list_collectors(&config),
+        Some(Command::CheckConfig) => print(&config.to_yaml()),
+        Some(Command::Healthcheck) => healthcheck(&config),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+/// The whole chain of causes in one line.
+#[expect(clippy::print_stderr, reason = "the last word of a process that could not do its work")]
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("kata-pulse: {error:#}");
+    ExitCode::from(code)
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads may stop early, as `head` does.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn load(cli: &Cli) -> Result<Config, ConfigError> {
+    let file = cli.config.as_deref().map_or(Ok(Settings::default()), Settings::from_file)?;
+    Config::new(cli.settings.clone().over(file))
+}
+
+fn run(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    let outcome = runtime.block_on(work);
+    // A read that hangs in the kernel must not keep the process from ending.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    outcome
+}
+
+async fn serve(cli: &Cli, config: Config) -> anyhow::Result<ExitCode> {
+    let filter = log::init(config.log_format, &config.log_level);
+    let telemetry = Arc::new(Telemetry::new().context("set up self-metrics")?);
+    let pages = Arc::new(Pages::new(config.metrics_profile, Arc::clone(&telemetry)));
+    let handle = AgentHandle::start(&config, Arc::clone(&telemetry));
+    let routes = Routes::new(Arc::new(handle.clone()), Arc::clone(&pages), Arc::clone(&telemetry));
+    let (server, addresses) = http::serve(routes, &config.listen)?;
+    announce(&config);
+    for address in addresses {
+        tracing::info!(%address, "listening");
+    }
+    let stopper = server.handle();
+    let reloading = tokio::spawn(follow_hangups(Reloader {
+        settings: cli.settings.clone(),
+        file: cli.config.clone(),
+        listen: config.listen.clone(),
+        handle,
+        pages,
+        filter,
+        telemetry,
+    }));
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    let server = tokio::spawn(server);
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
+        _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
+    }
+    stopper.stop(true).await;
+    reloading.abort();
+    server.await.context("wait for the server")?.context("serve")?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn announce(config: &Config) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        revision = env!("KATA_PULSE_REVISION"),
+        runtime_endpoint = agent::describe_endpoint(&config.runtime_endpoint),
+        host_root = %config.host_root.display(),
+        cgroupfs = %config.cgroupfs.display(),
+        scope = agent::describe_scope(config.scope),
+        profile = config.metrics_profile.as_str(),
+        held_descriptors = config.held_descriptors,
+        "kata-pulse starts"
+    );
+}
+
+/// What a reload works with.
+struct Reloader {
+    settings: Settings,
+    file: Option<PathBuf>,
+    listen: Vec<String>,
+    handle: AgentHandle,
+    pages: Arc<Pages>,
+    filter: FilterHandle,
+    telemetry: Arc<Telemetry>,
+}
+
+async fn follow_hangups(reloader: Reloader) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::error!(%error, "cannot handle SIGHUP");
+            return;
+        }
+    };
+    while hangup.recv().await.is_some() {
+        reloader.reload().await;
+    }
+}
+
+impl Reloader {
+    /// Takes the file's new content; a bad one changes nothing.
+    async fn reload(&self) {
+        let file = self.file.as_deref().map_or(Ok(Settings::default()), Settings::from_file);
+        let config = match file.and_then(|file| Config::new(self.settings.clone().over(file))) {
+            Ok(config) => config,
+            Err(error) => {
+                self.telemetry.reload_successful.set(0);
+                tracing::error!(%error, "configuration not reloaded, the old one stays");
+                return;
+            }
+        };
+        if config.listen != self.listen {
+            tracing::warn!("a changed listen-address needs a restart, the old ones stay");
+        }
+        self.filter.set(&config.log_level);
+        self.handle.reload(&config).await;
+        self.pages.set_profile(config.metrics_profile);
+        announce(&config);
+        tracing::info!("configuration reloaded");
+    }
+}
+
+async fn collect(config: Config, format: CollectFormat) -> anyhow::Result<ExitCode> {
+    log::init(config.log_format, &config.log_level);
+    let telemetry = Arc::new(Telemetry::new().context("set up self-metrics")?);
+    let handle = AgentHandle::start(&config, telemetry);
+    let snapshot = handle.snapshot(COLLECT_DEADLINE).await.context("collect")?;
+    let text = match format {
+        CollectFormat::Prometheus => body(&snapshot, &config, TextFormat::Prometheus),
+        CollectFormat::Openmetrics => body(&snapshot, &config, TextFormat::OpenMetrics),
+        CollectFormat::Json => {
+            let mut families = JsonFamilies::default();
+            walk(&snapshot, &View::All, config.metrics_profile, &mut families);
+            let sandboxes = sandboxes::entries(&snapshot.inventory, Some(&snapshot), None);
+            let object = serde_json::json!({ "families": families.finish(), "sandboxes": sandboxes });
+            format!("{object:#}\n")
+        }
+    };
+    print(&text)?;
+    let failed = handle.health().checks.iter().any(|check| check.problem.is_some());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn body(snapshot: &Snapshot, config: &Config, format: TextFormat) -> String {
+    let mut text = Text::new(format, 0);
+    walk(snapshot, &View::All, config.metrics_profile, &mut text);
+    // Every byte written came from a `str`.
+    String::from_utf8(text.finish()).unwrap_or_default()
+}
+
+fn list_collectors(config: &Config) -> anyhow::Result<ExitCode> {
+    let enabled = config.enabled_collectors();
+    let mut text = format!("{:<12} {:<8} {:<6} WHAT IT READS\n", "COLLECTOR", "DEFAULT", "STATE");
+    for collector in COLLECTORS {
+        let default = if collector.default { "on" } else { "off" };
+        let state = if enabled.contains(&collector.name) { "on" } else { "off" };
+        text.push_str(&format!("{:<12} {default:<8} {state:<6} {}\n", collector.name, collector.summary));
+    }
+    print(&text)
+}
+
+/// One plain HTTP exchange with the agent on this machine.
+fn healthcheck(config: &Config) -> anyhow::Result<ExitCode> {
+    use std::io::{Read, Write};
+    use std::net::{TcpStream, ToSocketAddrs};
+    let timeout = Duration::from_secs(2);
+    let address = config.listen.first().context("no listen address")?;
+    // Listening on all addresses includes the loopback one.
+    let address = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
+    let target = address.to_socket_addrs().with_context(|| format!("resolve {address}"))?.next();
+    let mut stream = TcpStream::connect_timeout(&target.with_context(|| format!("resolve {address}"))?, timeout)
+        .with_context(|| format!("connect {address}"))?;
+    stream.set_read_timeout(Some(timeout)).context("set timeout")?;
+    stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").with_context(|| format!("ask {address}"))?;
+    let mut answer = Vec::new();
+    stream.take(4096).read_to_end(&mut answer).with_context(|| format!("read the answer of {address}"))?;
+    let status = String::from_utf8_lossy(&answer);
+    let status = status.lines().next().unwrap_or_default();
+    anyhow::ensure!(status.split(' ').nth(1) == Some("200"), "{address} answers {status:?}");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,120 @@
+//! One collection: every row's usage at about the same moment, and how the collecting went.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use crate::model::inventory::{Inventory, Sandbox, Subject};
+use crate::model::machine::Machine;
+use crate::model::units::Seconds;
+use crate::model::usage::Usage;
+
+/// One collection.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// When it was taken, Unix time.
+    pub taken_at: Option<Seconds>,
+    /// The inventory it was taken of.
+    pub inventory: Arc<Inventory>,
+    /// One entry per subject that could be read, in the inventory's order.
+    pub rows: Vec<Row>,
+    /// The node.
+    pub machine: Option<Arc<Machine>>,
+    /// Every sandbox and how its reading went.
+    pub sandboxes: Vec<SandboxReport>,
+    /// Out-of-memory kills per container name, over all its lives.
+    pub oom_kills: Vec<OomKills>,
+    /// How each collector fared.
+    pub collectors: Vec<CollectorReport>,
+}
+
+/// A subject and what it used.
+#[derive(Debug)]
+pub struct Row {
+    /// Who.
+    pub subject: Arc<Subject>,
+    /// How much.
+    pub usage: Usage,
+}
+
+/// A sandbox in this collection.
+#[derive(Debug)]
+pub struct SandboxReport {
+    /// Which.
+    pub sandbox: Arc<Sandbox>,
+    /// Its sources could be read.
+    pub up: bool,
+    /// Why not; blank when up.
+    pub last_error: String,
+}
+
+/// Out-of-memory kills of one container name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OomKills {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Pod name.
+    pub pod: String,
+    /// Container name.
+    pub container: String,
+    /// Kills seen since the agent started, plus those its first look found.
+    pub kills: u64,
+}
+
+/// How one collector fared in one collection.
+#[derive(Clone, Debug)]
+pub struct CollectorReport {
+    /// Its name.
+    pub name: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// What went wrong, if anything did.
+    pub error: Option<String>,
+}
+
+/// Whoever can give snapshots: what the HTTP routes are handed.
+pub trait SnapshotSource: Send + Sync + 'static {
+    /// A snapshot that is recent enough, made now if need be.
+    fn snapshot(&self, deadline: Duration) -> BoxFuture<'_, Result<Arc<Snapshot>, NoSnapshot>>;
+
+    /// The inventory, brought up to date if something is known to have changed.
+    fn inventory(&self, deadline: Duration) -> BoxFuture<'_, Arc<Inventory>>;
+
+    /// The last snapshot, however old.
+    fn last(&self) -> Option<Arc<Snapshot>>;
+
+    /// How the agent fares.
+    fn health(&self) -> Health;
+}
+
+/// No snapshot could be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NoSnapshot {
+    /// It was not finished in time.
+    #[error("the collection did not finish within {0:.1?}")]
+    Late(Duration),
+    /// The collection ended without a result.
+    #[error("the collection was aborted")]
+    Aborted,
+}
+
+/// How the agent fares.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// The event loop and the collectors are moving.
+    pub live: bool,
+    /// The first discovery is done.
+    pub ready: bool,
+    /// Single checks for people.
+    pub checks: Vec<Check>,
+}
+
+/// One check.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What is checked.
+    pub name: &'static str,
+    /// What is wrong; `None` when nothing is.
+    pub problem: Option<String>,
+}

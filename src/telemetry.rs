@@ -1,0 +1,101 @@
+//! The agent's metrics about itself, kept with the `prometheus` crate. A leaf: every stage may count here.
+
+use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
+use prometheus::{Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// Everything the agent counts about itself.
+#[derive(Debug)]
+pub struct Telemetry {
+    registry: Registry,
+    /// 1 while the last call to the runtime succeeded.
+    pub cri_up: IntGauge,
+    /// Duration of calls to the runtime, by method.
+    pub cri_request_duration: HistogramVec,
+    /// Calls to the runtime that failed, by method.
+    pub cri_errors: IntCounterVec,
+    /// Requests answered, by handler and status code.
+    pub http_requests: IntCounterVec,
+    /// Requests being answered.
+    pub http_in_flight: IntGauge,
+    /// 1 when the last reload of the configuration was taken.
+    pub reload_successful: IntGauge,
+    /// When the running configuration was taken, Unix time.
+    pub reload_time: Gauge,
+    /// Collections made.
+    pub collections: IntCounter,
+}
+
+impl Telemetry {
+    /// A registry with every metric in it.
+    ///
+    /// # Errors
+    /// Only when two metrics here have the same name.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let telemetry = Self {
+            cri_up: IntGauge::new("kata_pulse_cri_up", "Whether the last call to the container runtime succeeded.")?,
+            cri_request_duration: HistogramVec::new(
+                HistogramOpts::new(
+                    "kata_pulse_cri_request_duration_seconds",
+                    "Duration of calls to the container runtime.",
+                )
+                .buckets(vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0]),
+                &["method"],
+            )?,
+            cri_errors: IntCounterVec::new(
+                Opts::new("kata_pulse_cri_errors_total", "Calls to the container runtime that failed."),
+                &["method"],
+            )?,
+            http_requests: IntCounterVec::new(
+                Opts::new("kata_pulse_http_requests_total", "HTTP requests answered."),
+                &["handler", "code"],
+            )?,
+            http_in_flight: IntGauge::new("kata_pulse_http_requests_in_flight", "HTTP requests being answered.")?,
+            reload_successful: IntGauge::new(
+                "kata_pulse_config_last_reload_successful",
+                "Whether the last reload of the configuration was taken.",
+            )?,
+            reload_time: Gauge::new(
+                "kata_pulse_config_last_reload_success_timestamp_seconds",
+                "When the running configuration was taken, Unix time.",
+            )?,
+            collections: IntCounter::new("kata_pulse_collections_total", "Collections made, for whatever reason.")?,
+            registry,
+        };
+        let build = GaugeVec::new(
+            Opts::new("kata_pulse_build_info", "Version and build of this agent; always 1."),
+            &["version", "revision", "rustversion", "os", "arch"],
+        )?;
+        build
+            .with_label_values(&[
+                env!("CARGO_PKG_VERSION"),
+                env!("KATA_PULSE_REVISION"),
+                env!("KATA_PULSE_RUSTC"),
+                std::env::consts::OS,
+                std::env::consts::ARCH,
+            ])
+            .set(1.0);
+        let all: [Box<dyn Collector>; 10] = [
+            Box::new(build),
+            Box::new(telemetry.cri_up.clone()),
+            Box::new(telemetry.cri_request_duration.clone()),
+            Box::new(telemetry.cri_errors.clone()),
+            Box::new(telemetry.http_requests.clone()),
+            Box::new(telemetry.http_in_flight.clone()),
+            Box::new(telemetry.reload_successful.clone()),
+            Box::new(telemetry.reload_time.clone()),
+            Box::new(telemetry.collections.clone()),
+            Box::new(prometheus::process_collector::ProcessCollector::for_self()),
+        ];
+        for collector in all {
+            telemetry.registry.register(collector)?;
+        }
+        Ok(telemetry)
+    }
+
+    /// Everything counted so far, families sorted by name.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
+}

@@ -1,0 +1,144 @@
+//! What runs on the demo's node, as one table.
+
+use kata_pulse_simulator::cri::Qos;
+
+/// A pod to be.
+#[derive(Debug)]
+pub(crate) struct PodPlan {
+    pub(crate) namespace: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) qos: Qos,
+    pub(crate) containers: &'static [ContainerPlan],
+}
+
+/// A container to be.
+#[derive(Debug)]
+pub(crate) struct ContainerPlan {
+    pub(crate) name: &'static str,
+    pub(crate) image: &'static str,
+    pub(crate) work: Work,
+    pub(crate) limits: Limits,
+    /// For the page.
+    pub(crate) purpose: &'static str,
+}
+
+/// What a container does all day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Work {
+    /// Holds the pod's network namespace. Never planned: every pod has one.
+    Pause,
+    /// Nothing.
+    Sleep,
+    /// A little computing and a datagram, twenty times a second.
+    Web,
+    /// Computing without end.
+    Spin,
+    /// Holds 48 MiB and writes files.
+    Database,
+    /// Computes for a moment and leaves.
+    Job,
+}
+
+/// The limits of a cgroup, as the kubelet sets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Microseconds of CPU time per period of 100 ms.
+    pub(crate) cpu_quota: Option<u32>,
+    /// Shares of 1024; 2 stands for no request.
+    pub(crate) cpu_shares: u32,
+    /// Bytes.
+    pub(crate) memory: Option<u32>,
+}
+
+impl Limits {
+    /// No request and no limit.
+    pub(crate) const NONE: Self = Self { cpu_quota: None, cpu_shares: 2, memory: None };
+
+    /// The pod's own limits: a limit holds for the pod when every container has it.
+    pub(crate) fn of_pod(containers: &[ContainerPlan]) -> Self {
+        let sum = |limit: fn(&Limits) -> Option<u32>| containers.iter().map(|one| limit(&one.limits)).sum();
+        Self {
+            cpu_quota: sum(|limits| limits.cpu_quota),
+            cpu_shares: containers.iter().map(|one| one.limits.cpu_shares).sum::<u32>().max(2),
+            memory: sum(|limits| limits.memory),
+        }
+    }
+}
+
+const MIB: u32 = 1 << 20;
+
+/// Everything the demo runs.
+pub(crate) const PODS: &[PodPlan] = &[
+    PodPlan {
+        namespace: "shop",
+        name: "web",
+        qos: Qos::Burstable,
+        containers: &[
+            ContainerPlan {
+                name: "nginx",
+                image: "docker.io/library/nginx:1.29",
+                work: Work::Web,
+                limits: Limits { cpu_quota: None, cpu_shares: 102, memory: None },
+                purpose: "a little work and a datagram, twenty times a second",
+            },
+            ContainerPlan {
+                name: "sidecar",
+                image: "docker.io/library/busybox:1.37",
+                work: Work::Sleep,
+                limits: Limits::NONE,
+                purpose: "sleeps",
+            },
+        ],
+    },
+    PodPlan {
+        namespace: "batch",
+        name: "cruncher",
+        qos: Qos::Guaranteed,
+        containers: &[ContainerPlan {
+            name: "spin",
+            image: "docker.io/library/busybox:1.37",
+            work: Work::Spin,
+            limits: Limits { cpu_quota: Some(20_000), cpu_shares: 204, memory: Some(64 * MIB) },
+            purpose: "wants a whole CPU, may use a fifth of one",
+        }],
+    },
+    PodPlan {
+        namespace: "shop",
+        name: "db",
+        qos: Qos::Burstable,
+        containers: &[ContainerPlan {
+            name: "postgres",
+            image: "docker.io/library/postgres:18",
+            work: Work::Database,
+            limits: Limits { cpu_quota: None, cpu_shares: 51, memory: Some(128 * MIB) },
+            purpose: "holds 48 MiB, writes 1 MiB a second, may have 128 MiB",
+        }],
+    },
+    PodPlan {
+        namespace: "batch",
+        name: "finished",
+        qos: Qos::BestEffort,
+        containers: &[ContainerPlan {
+            name: "job",
+            image: "docker.io/library/busybox:1.37",
+            work: Work::Job,
+            limits: Limits::NONE,
+            purpose: "has done its work and left",
+        }],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_limited_where_all_of_its_containers_are() {
+        let plan = |name| PODS.iter().find(|pod| pod.name == name).expect("a planned pod");
+        let limits = |name| Limits::of_pod(plan(name).containers);
+        assert_eq!(limits("web"), Limits { cpu_quota: None, cpu_shares: 104, memory: None });
+        assert_eq!(limits("cruncher").cpu_quota, Some(20_000));
+        assert_eq!(limits("db").memory, Some(128 << 20));
+        assert_eq!(limits("finished"), Limits::NONE);
+    }
+}

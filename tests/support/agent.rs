@@ -1,0 +1,210 @@
+//! The real binary under test, driven as Prometheus and the kubelet drive it: HTTP on a port of its own choice, and
+//! signals.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use super::exposition::Page;
+
+/// How long start and end may take on a slow machine under load.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What `Content-Type` says of the text format 0.0.4.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4";
+
+/// A running agent. Dropping it kills it, and shows its log if the test fails.
+pub struct Agent {
+    child: Child,
+    address: SocketAddr,
+    log: Log,
+    http: ureq::Agent,
+}
+
+/// An HTTP response, whatever its status.
+pub struct Answer {
+    pub status: u16,
+    /// By name in lower case.
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as text.
+    #[track_caller]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("the body is UTF-8")
+    }
+
+    /// The value of a header, empty without it.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+impl Agent {
+    /// Starts the agent with these arguments and waits until it is ready. No environment variable reaches it, so
+    /// that a developer's settings change no test.
+    #[track_caller]
+    pub fn start<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_kata-pulse"))
+            .args(["--listen-address", "127.0.0.1:0"])
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start kata-pulse");
+        let (log, address) = Log::follow(&mut child);
+        let http = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(PATIENCE))
+            .build()
+            .new_agent();
+        // Until the port is known the address is a placeholder; an early failure already drops the agent properly.
+        let mut agent = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, http };
+        match address.recv_timeout(PATIENCE) {
+            Ok(address) => agent.address = address,
+            Err(_) => panic!("the agent says no address to listen on"),
+        }
+        agent.wait_until("/readyz answers 200", PATIENCE, || agent.get("/readyz").status == 200);
+        agent
+    }
+
+    /// The agent's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All lines that the agent has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// What the agent's descriptors stand for.
+    pub fn open_files(&self) -> Vec<String> {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the agent lives");
+        let paths = descriptors.flatten().filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok());
+        paths.map(|path| path.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Asks for a path, with query if it has one.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[])
+    }
+
+    /// Asks for a path with request headers.
+    #[track_caller]
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = self.http.get(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = request.call().unwrap_or_else(|error| panic!("GET {path}: {error}"));
+        let headers = response.headers().iter();
+        let headers = headers
+            .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
+        let (status, headers) = (response.status().as_u16(), headers.collect());
+        let body = response.body_mut().with_config().limit(64 << 20).read_to_vec();
+        let body = body.unwrap_or_else(|error| panic!("body of {path}: {error}"));
+        Answer { status, headers, body }
+    }
+
+    /// Asks for a path that must answer with an exposition in the text format, and parses it strictly.
+    #[track_caller]
+    pub fn page(&self, path: &str) -> Page {
+        let answer = self.get(path);
+        assert_eq!(answer.status, 200, "GET {path}: {}", answer.text());
+        let content_type = answer.header("content-type");
+        assert!(content_type.starts_with(TEXT_FORMAT), "GET {path}: content type {content_type:?}");
+        Page::parse(answer.text()).unwrap_or_else(|fault| panic!("GET {path}: {fault}"))
+    }
+
+    /// Asks again and again until `condition` holds.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+        let deadline = Instant::now() + patience;
+        while !condition() {
+            assert!(Instant::now() < deadline, "not after {patience:?}: {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid");
+        rustix::process::kill_process(pid, signal).expect("signal the agent");
+    }
+
+    /// Asks the agent to end, as the kubelet does, and asserts its exit code.
+    #[track_caller]
+    pub fn stop(mut self, code: i32) {
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("wait for the agent") {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "the agent ignores SIGTERM");
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(status.code(), Some(code), "the agent ended with {status}");
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        // It has ended already if the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let lines = self.log.lines().join("\n");
+            let _ = writeln!(std::io::stderr(), "the agent's log:\n{lines}");
+        }
+    }
+}
+
+/// The lines of the agent's standard error, read as they come: a full pipe would stop the agent.
+#[derive(Clone, Default)]
+struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Log {
+    /// Reads on until the agent closes its end, and tells the first address that it says to listen on.
+    fn follow(child: &mut Child) -> (Self, Receiver<SocketAddr>) {
+        let log = Self::default();
+        let (found, address) = mpsc::channel();
+        let (kept, stderr) = (log.clone(), child.stderr.take().expect("standard error is piped"));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some(address) = listening_address(&line) {
+                    // Only the first is waited for.
+                    let _ = found.send(address);
+                }
+                kept.lines.lock().expect("no thread panics with the lock").push(line);
+            }
+        });
+        (log, address)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no thread panics with the lock").clone()
+    }
+}
+
+/// Takes the address from a line like `… level=info msg=listening address=127.0.0.1:41873 …`.
+fn listening_address(line: &str) -> Option<SocketAddr> {
+    let (_, fields) = line.split_once("msg=listening")?;
+    let (_, address) = fields.split_once("address=")?;
+    address.split_whitespace().next()?.trim_matches('"').parse().ok()
+}
