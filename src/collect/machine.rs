@@ -1,6 +1,6 @@
 //! The `machine` collector: what the node is, read once in a while.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,11 +96,19 @@ struct Topology {
 }
 
 impl Topology {
-    /// From `/sys/devices/system/cpu`, which every architecture has; the bare count from `/proc/cpuinfo` where `/sys`
-    /// is not to be seen.
+    /// The number of CPUs from `/proc/stat`, which every architecture has; what they make up from sysfs where it shows
+    /// all of them, else from `/proc/cpuinfo`.
     fn read(proc: &Path, sys: &Path) -> Self {
+        let stat = std::fs::read_to_string(proc.join("stat")).unwrap_or_default();
+        let online = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count() as u64;
+        let from_sysfs = Self::from_sysfs(sys);
+        let found = if from_sysfs.cores == Some(online) { from_sysfs } else { Self::from_cpuinfo(proc) };
+        Self { cores: (online > 0).then_some(online), ..found }
+    }
+
+    fn from_sysfs(sys: &Path) -> Self {
         let mut cores = 0;
-        let [mut physical, mut sockets, mut books, mut drawers] = [const { BTreeMap::new() }; 4];
+        let [mut physical, mut sockets, mut books, mut drawers] = [const { BTreeSet::new() }; 4];
         for entry in std::fs::read_dir(sys.join("devices/system/cpu")).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix("cpu")).and_then(|n| n.parse::<u32>().ok());
@@ -108,33 +116,25 @@ impl Topology {
             // An offline CPU has no topology directory.
             let (Some(_), Some(package)) = (number, id("physical_package_id")) else { continue };
             cores += 1;
-            *sockets.entry(package.clone()).or_insert(0u64) += 1;
-            if let Some(core) = id("core_id") {
-                *physical.entry(format!("{package}/{core}")).or_insert(0u64) += 1;
-            }
-            for (file, seen) in [("book_id", &mut books), ("drawer_id", &mut drawers)] {
-                if let Some(id) = id(file) {
-                    *seen.entry(id).or_insert(0u64) += 1;
-                }
-            }
+            physical.extend(id("core_id").map(|core| format!("{package}/{core}")));
+            books.extend(id("book_id"));
+            drawers.extend(id("drawer_id"));
+            sockets.insert(package);
         }
-        let count = |seen: &BTreeMap<String, u64>| (!seen.is_empty()).then_some(seen.len() as u64);
-        if cores > 0 {
-            return Self {
-                cores: Some(cores),
-                physical_cores: count(&physical),
-                sockets: count(&sockets),
-                books: count(&books),
-                drawers: count(&drawers),
-            };
+        let count = |seen: BTreeSet<String>| (!seen.is_empty()).then_some(seen.len() as u64);
+        Self {
+            cores: Some(cores),
+            physical_cores: count(physical),
+            sockets: count(sockets),
+            books: count(books),
+            drawers: count(drawers),
         }
-        Self::from_cpuinfo(proc).unwrap_or_default()
     }
 
-    fn from_cpuinfo(proc: &Path) -> Option<Self> {
-        let info = procfs::CpuInfo::from_file(proc.join("cpuinfo")).ok()?;
-        let mut sockets = HashSet::new();
-        let mut physical = HashSet::new();
+    fn from_cpuinfo(proc: &Path) -> Self {
+        let Ok(info) = procfs::CpuInfo::from_file(proc.join("cpuinfo")) else { return Self::default() };
+        let mut sockets = BTreeSet::new();
+        let mut physical = BTreeSet::new();
         for cpu in &info.cpus {
             if let Some(socket) = cpu.get("physical id") {
                 sockets.insert(socket);
@@ -142,12 +142,7 @@ impl Topology {
             }
         }
         let some = |count: usize| (count > 0).then_some(count as u64);
-        Some(Self {
-            cores: some(info.cpus.len()),
-            physical_cores: some(physical.len()),
-            sockets: some(sockets.len()),
-            ..Self::default()
-        })
+        Self { physical_cores: some(physical.len()), sockets: some(sockets.len()), ..Self::default() }
     }
 }
 

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::model::inventory::{Inventory, Kind, Subject};
+use crate::model::inventory::{Inventory, Kind, Runtime, Subject};
 use crate::model::machine::Machine;
 use crate::model::snapshot::{CollectorReport, Row, SandboxReport, Snapshot};
 use crate::model::units::Seconds;
@@ -224,8 +224,11 @@ impl Collection {
             .sandboxes
             .iter()
             .map(|sandbox| {
-                let up = measured.contains(sandbox.id.as_str());
-                let last_error = if up { String::new() } else { "no cgroup of this sandbox could be read".to_owned() };
+                let found = measured.contains(sandbox.id.as_str());
+                // A Kata pod's cgroup on the host says nothing about the guest.
+                let up = (sandbox.runtime == Runtime::Runc).then_some(found);
+                let last_error =
+                    if up == Some(false) { "no cgroup of this sandbox could be read".to_owned() } else { String::new() };
                 SandboxReport { sandbox: Arc::clone(sandbox), up, last_error }
             })
             .collect();

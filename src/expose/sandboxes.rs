@@ -24,11 +24,15 @@ pub fn entries<'a>(inventory: &'a Inventory, last: Option<&Snapshot>, runtime: O
     wanted
         .map(|sandbox| {
             let report = last.and_then(|last| last.sandboxes.iter().find(|report| report.sandbox.id == sandbox.id));
-            let cgroup = report.map_or("unknown", |report| if report.up { "up" } else { "down" });
+            let cgroup = match report.and_then(|report| report.up) {
+                Some(true) => "up",
+                Some(false) => "down",
+                None => "unknown",
+            };
             Entry {
                 sandbox,
                 sources: BTreeMap::from([("cgroup", cgroup)]),
-                last_error: report.filter(|report| !report.up).map(|report| report.last_error.clone()),
+                last_error: report.filter(|report| report.up == Some(false)).map(|report| report.last_error.clone()),
             }
         })
         .collect()

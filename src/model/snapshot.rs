@@ -43,8 +43,8 @@ pub struct Row {
 pub struct SandboxReport {
     /// Which.
     pub sandbox: Arc<Sandbox>,
-    /// Its sources could be read.
-    pub up: bool,
+    /// Whether its containers could be measured; `None` where nobody tried.
+    pub up: Option<bool>,
     /// Why not; blank when up.
     pub last_error: String,
 }

@@ -69,7 +69,7 @@ pub const NODE: &[Family<Snapshot>] = &[
         "machine_cpu_cores",
         IDENTITY,
         "Logical CPUs online.",
-        "`/sys/devices/system/cpu`, else `/proc/cpuinfo`",
+        "`/proc/stat`",
         |snapshot, put| machine(snapshot, put, |machine| machine.cores.map(Value::from)),
     ),
     family(

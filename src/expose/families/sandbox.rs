@@ -37,8 +37,8 @@ pub const SANDBOX: &[Family<SandboxReport>] = &[
         "the collectors",
         |report, put| {
             let sandbox = &report.sandbox;
-            if sandbox.state != SandboxState::NotReady {
-                put(&[&sandbox.namespace, &sandbox.pod_name, sandbox.id.as_str()], report.up.into());
+            if let (true, Some(up)) = (sandbox.state != SandboxState::NotReady, report.up) {
+                put(&[&sandbox.namespace, &sandbox.pod_name, sandbox.id.as_str()], up.into());
             }
         },
     ),

@@ -23,9 +23,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(6);
 /// For one answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the agent's log says before the address it listens on.
-const LISTENING: &str = "msg=listening address=";
-
 /// A running kata-pulse. Stopped when dropped.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -129,14 +126,13 @@ impl Reply {
     }
 }
 
-/// The address in a complete line such as
-/// `ts=… level=info msg=listening address=127.0.0.1:8090`.
+/// The address in a complete line such as `ts=… level=info msg=listening target=… address=127.0.0.1:8090`.
 fn address_in(log: &str) -> Option<&str> {
     let complete = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    complete
-        .filter_map(|line| line.split_once(LISTENING))
-        .find_map(|(_, rest)| rest.split_whitespace().next())
-        .map(|address| address.trim_matches('"'))
+    let mut listening = complete.filter(|line| line.split_whitespace().any(|field| field == "msg=listening"));
+    let address =
+        listening.find_map(|line| line.split_whitespace().find_map(|field| field.strip_prefix("address=")))?;
+    Some(address.trim_matches('"'))
 }
 
 #[cfg(test)]
@@ -147,7 +143,11 @@ mod tests {
     fn the_address_is_read_from_a_complete_line_only() {
         let line = "ts=2026-11-21T03:00:00Z level=info msg=listening address=127.0.0.1:8090";
         assert_eq!(address_in(line), None);
-        assert_eq!(address_in(&format!("ts=1 msg=start\n{line}\nts=2 msg=x\n")), Some("127.0.0.1:8090"));
+        let log = |line: &str| format!("ts=1 msg=start address=elsewhere\n{line}\nts=2 msg=x\n");
+        assert_eq!(address_in(&log(line)), Some("127.0.0.1:8090"));
+        // Further fields may stand between.
+        let line = "ts=1 level=info msg=listening target=kata_pulse address=\"127.0.0.1:8090\"";
+        assert_eq!(address_in(&log(line)), Some("127.0.0.1:8090"));
     }
 
     #[test]
