@@ -28,6 +28,9 @@ use crate::telemetry::Telemetry;
 /// How long a scrape waits for the inventory to be made anew before it goes on with the last one.
 const REFRESH_DEADLINE: Duration = Duration::from_millis(1500);
 
+/// The same while the runtime is known not to answer: only the cgroup tree can tell something new then.
+const REFRESH_DEADLINE_ALONE: Duration = Duration::from_millis(250);
+
 /// How long the first scrape waits for the sizes of writable layers.
 const FIRST_LAYERS_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -215,7 +218,6 @@ impl Agent {
             }),
             enabled: config.enabled_collectors(),
             wanted: wanted(config),
-            held_descriptors: config.held_descriptors,
             layers: Arc::clone(&layers),
             oom,
         });
@@ -323,6 +325,8 @@ impl Agent {
     }
 
     async fn refresh(&self, deadline: Duration) {
+        let silent = self.discovery.health().runtime_error.is_some();
+        let deadline = if silent { deadline.min(REFRESH_DEADLINE_ALONE) } else { deadline };
         if tokio::time::timeout(deadline, self.discovery.refresh()).await.is_err() {
             tracing::debug!("going on with the last inventory");
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::collect::COLLECTORS;
+use crate::collect::{COLLECTORS, Description};
 use crate::cri::{RuntimeEndpoint, WELL_KNOWN_SOCKETS};
 use crate::discover::assemble::Scope;
 use crate::expose::family::Profile;
@@ -17,9 +17,6 @@ use crate::log::Format as LogFormat;
 
 /// Where the agent listens when nobody says otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8090";
-
-/// Most descriptors held open for repeated reading, whatever the process may open.
-const MAX_HELD: usize = 60_000;
 
 /// Every setting as given in one place; `None` where that place says nothing.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
@@ -195,6 +192,8 @@ fn one_line(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let first = text.lines().next().unwrap_or_default().trim();
     let first = first.strip_prefix("error: ").unwrap_or(first);
+    // Some messages end in the place as well.
+    let first = first.split_once(" at line ").map_or(first, |(message, _)| message);
     format!("{place}{first}")
 }
 
@@ -223,8 +222,6 @@ pub struct Config {
     pub scope: Scope,
     /// How much is served.
     pub metrics_profile: Profile,
-    /// How many descriptors may be held open for repeated reading.
-    pub held_descriptors: usize,
     collectors: Vec<&'static str>,
     interval: Option<Duration>,
     max_age: Duration,
@@ -262,7 +259,6 @@ impl Config {
                 Some(ScopeName::All) | None => Scope::All,
             },
             metrics_profile: settings.metrics_profile.unwrap_or_default(),
-            held_descriptors: held_descriptors(),
             collectors,
             interval: (interval > Duration::ZERO).then_some(interval),
             max_age: seconds("max-age-secs", settings.max_age_secs, 1.0)?,
@@ -376,23 +372,11 @@ fn enabled_collectors(enable: Option<&[String]>, disable: Option<&[String]>) -> 
     if let Some(both) = enable.iter().find(|name| disable.contains(name)) {
         return Err(value("enable-collectors", format!("{both:?} is disabled as well")));
     }
-    let on = |collector: &&collect::Description| {
+    let on = |collector: &&Description| {
         let named = |list: &[String]| list.iter().any(|name| name == collector.name);
         (collector.default || named(&enable)) && !named(&disable)
     };
     Ok(COLLECTORS.iter().filter(on).map(|collector| collector.name).collect())
-}
-
-use crate::collect;
-
-/// Half of what the process may open, the limit raised as far as it goes: the rest is for sockets.
-fn held_descriptors() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
-    let most = now.current.map_or(MAX_HELD, |current| usize::try_from(current / 2).unwrap_or(MAX_HELD));
-    most.min(MAX_HELD)
 }
 
 #[cfg(test)]

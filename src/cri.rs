@@ -29,11 +29,14 @@ pub const DEADLINE: Duration = Duration::from_secs(2);
 /// Largest reply taken: a list of thousands of containers with long annotations stays below.
 const MAX_REPLY_BYTES: usize = 16 << 20;
 
-/// Pause after a first failed connection; doubles up to [`MAX_BACKOFF`].
+/// Pause after a first failure; doubles with each further one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Longest pause between attempts to connect.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// Longest pause after a refused connection: finding that out costs next to nothing.
+const MAX_REFUSED_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Longest pause after a call that got no answer, each of which costs [`DEADLINE`].
+const MAX_SILENT_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Sockets that `auto` tries, in this order, below the node's root.
 pub const WELL_KNOWN_SOCKETS: [&str; 4] = [
@@ -134,6 +137,19 @@ struct Connection {
     retry: Option<Retry>,
 }
 
+impl Connection {
+    /// Gives the connection up and pauses before the next attempt, longer after each failure.
+    fn back_off(&mut self, error: &CriError) {
+        let longest = match error {
+            CriError::Call { .. } => MAX_SILENT_BACKOFF,
+            _ => MAX_REFUSED_BACKOFF,
+        };
+        let pause = self.retry.as_ref().map_or(FIRST_BACKOFF, |retry| (retry.pause * 2).min(longest));
+        self.client = None;
+        self.retry = Some(Retry { at: Instant::now() + pause, pause, because: error.chain() });
+    }
+}
+
 #[derive(Debug)]
 struct Retry {
     at: Instant,
@@ -144,6 +160,9 @@ struct Retry {
 impl Cri {
     /// A client that connects when first used.
     pub fn new(endpoint: RuntimeEndpoint, telemetry: Arc<Telemetry>) -> Self {
+        if endpoint != RuntimeEndpoint::None {
+            telemetry.serve_cri();
+        }
         Self { endpoint, telemetry, connection: Mutex::default() }
     }
 
@@ -179,13 +198,11 @@ impl Cri {
         };
         match connected {
             Ok(client) => {
-                connection.retry = None;
                 connection.client = Some(client.clone());
                 Ok(client)
             }
             Err(error) => {
-                let pause = connection.retry.as_ref().map_or(FIRST_BACKOFF, |retry| (retry.pause * 2).min(MAX_BACKOFF));
-                connection.retry = Some(Retry { at: Instant::now() + pause, pause, because: error.chain() });
+                connection.back_off(&error);
                 Err(error)
             }
         }
@@ -200,13 +217,17 @@ impl Cri {
         // Not knowing an id or a method is an answer too; only silence and refusal mean the runtime is down.
         let answered = result.as_ref().map_or_else(|error| !error.breaks_connection(), |_| true);
         self.telemetry.cri_up.set(i64::from(answered));
-        if let Err(error) = &result {
-            if !matches!(error, CriError::BackingOff(_)) {
+        match &result {
+            Err(error) if !matches!(error, CriError::BackingOff(_)) => {
                 self.telemetry.cri_errors.with_label_values(&[method]).inc();
+                if let CriError::Call { .. } = error
+                    && error.breaks_connection()
+                {
+                    self.connection.lock().await.back_off(error);
+                }
             }
-            if error.breaks_connection() {
-                self.connection.lock().await.client = None;
-            }
+            Err(_) => {}
+            Ok(_) => self.connection.lock().await.retry = None,
         }
         result
     }

@@ -84,7 +84,10 @@ fn arguments() -> impl Iterator<Item = OsString> {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(arguments());
+    let cli = match Cli::try_parse_from(arguments()) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let config = match load(&cli) {
         Ok(config) => config,
         Err(error) => return fail(&error.into(), 2),
@@ -100,6 +103,22 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => fail(&error, 1),
     }
+}
+
+/// Help and version as clap prints them; a mistake in one line that names it.
+#[expect(clippy::print_stderr, reason = "the last word of a process that could not do its work")]
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nothing can be done about a closed standard output.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let problem: Vec<&str> =
+        text.lines().take_while(|line| !line.is_empty() && !line.starts_with("Usage")).map(str::trim).collect();
+    let problem = problem.join(" ");
+    eprintln!("kata-pulse: {}; see kata-pulse --help", problem.strip_prefix("error: ").unwrap_or(&problem));
+    ExitCode::from(2)
 }
 
 /// The whole chain of causes in one line.
@@ -179,7 +198,6 @@ fn announce(config: &Config) {
         cgroupfs = %config.cgroupfs.display(),
         scope = agent::describe_scope(config.scope),
         profile = config.metrics_profile.as_str(),
-        held_descriptors = config.held_descriptors,
         "kata-pulse starts"
     );
 }

@@ -76,11 +76,8 @@ impl Telemetry {
                 std::env::consts::ARCH,
             ])
             .set(1.0);
-        let all: [Box<dyn Collector>; 10] = [
+        let all: [Box<dyn Collector>; 7] = [
             Box::new(build),
-            Box::new(telemetry.cri_up.clone()),
-            Box::new(telemetry.cri_request_duration.clone()),
-            Box::new(telemetry.cri_errors.clone()),
             Box::new(telemetry.http_requests.clone()),
             Box::new(telemetry.http_in_flight.clone()),
             Box::new(telemetry.reload_successful.clone()),
@@ -92,6 +89,20 @@ impl Telemetry {
             telemetry.registry.register(collector)?;
         }
         Ok(telemetry)
+    }
+
+    /// Serves what is counted about the container runtime from now on. Without a runtime to ask there is nothing to
+    /// say: a 0 would read as a runtime that is down.
+    pub fn serve_cri(&self) {
+        let all: [Box<dyn Collector>; 3] = [
+            Box::new(self.cri_up.clone()),
+            Box::new(self.cri_request_duration.clone()),
+            Box::new(self.cri_errors.clone()),
+        ];
+        for collector in all {
+            // Registered already by the configuration before a reload: that is fine.
+            let _ = self.registry.register(collector);
+        }
     }
 
     /// Everything counted so far, families sorted by name.

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::collect::cgroup::parse::ParseError;
 
 /// A kernel file larger than this is cut off with an error: no real one comes near, and memory stays bounded.
@@ -32,7 +34,19 @@ pub struct Budget {
     max: usize,
 }
 
+/// Most descriptors held, whatever the process may open.
+const MAX_HELD: usize = 60_000;
+
 impl Budget {
+    /// Half of what the process may open, its soft limit raised as far as it goes: the other half is for sockets.
+    pub fn of_process() -> Arc<Self> {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
+        let half = now.current.map_or(MAX_HELD, |current| usize::try_from(current / 2).unwrap_or(MAX_HELD));
+        Self::new(half.min(MAX_HELD))
+    }
+
     /// At most `max` descriptors.
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { held: AtomicUsize::new(0), max })
@@ -42,6 +56,11 @@ impl Budget {
         let took =
             self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |held| (held < self.max).then_some(held + 1));
         took.is_ok().then(|| Lease(Arc::clone(self)))
+    }
+
+    /// How many may be held.
+    pub fn max(&self) -> usize {
+        self.max
     }
 
     /// Descriptors held now.

@@ -148,8 +148,6 @@ pub struct Options {
     pub enabled: Vec<&'static str>,
     /// What cgroup facts the enabled families need.
     pub wanted: cgroup::Wanted,
-    /// How many descriptors may be held.
-    pub held_descriptors: usize,
     /// Writable-layer sizes, refreshed on their own interval.
     pub layers: Arc<writable_layer::WritableLayers>,
     /// The count of out-of-memory kills, which outlives containers and configurations.
@@ -167,8 +165,9 @@ pub struct Collection {
 impl Collection {
     /// Makes the enabled collectors. Nothing is read yet.
     pub fn new(options: Options) -> Self {
-        let Options { roots, enabled, wanted, held_descriptors, layers, oom } = options;
-        let budget = held::Budget::new(held_descriptors);
+        let Options { roots, enabled, wanted, layers, oom } = options;
+        let budget = held::Budget::of_process();
+        tracing::debug!(descriptors = budget.max(), "files held open at most");
         let all: [Box<dyn Collector>; COLLECTORS.len()] = [
             Box::new(cgroup::Cgroups::new(Arc::clone(&roots), wanted, Arc::clone(&budget))),
             Box::new(network::Networks::new(Arc::clone(&roots), Arc::clone(&budget))),
@@ -227,8 +226,11 @@ impl Collection {
                 let found = measured.contains(sandbox.id.as_str());
                 // A Kata pod's cgroup on the host says nothing about the guest.
                 let up = (sandbox.runtime == Runtime::Runc).then_some(found);
-                let last_error =
-                    if up == Some(false) { "no cgroup of this sandbox could be read".to_owned() } else { String::new() };
+                let last_error = if up == Some(false) {
+                    "no cgroup of this sandbox could be read".to_owned()
+                } else {
+                    String::new()
+                };
                 SandboxReport { sandbox: Arc::clone(sandbox), up, last_error }
             })
             .collect();

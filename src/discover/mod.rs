@@ -26,8 +26,9 @@ use runtime_view::RuntimeView;
 /// Shortest pause between two syncs that hints asked for.
 const HINT_PAUSE: Duration = Duration::from_millis(100);
 
-/// First pause before asking again about cgroups that the runtime does not know yet; doubles up to the interval.
-const UNKNOWN_PAUSE: Duration = Duration::from_millis(200);
+/// First pause before syncing again when there is reason to: the runtime did not answer, or does not yet know a
+/// cgroup. Doubles up to the interval.
+const SOON: Duration = Duration::from_millis(200);
 
 /// How long to wait before asking for the event stream again where the runtime has none.
 const NO_EVENTS_PAUSE: Duration = Duration::from_secs(60);
@@ -173,13 +174,13 @@ struct Writer {
     shared: Arc<Shared>,
     view: RuntimeView,
     assembler: Assembler,
-    unknown_pause: Duration,
+    soon: Duration,
 }
 
 impl Writer {
     fn new(shared: Arc<Shared>) -> Self {
         let assembler = Assembler::new(shared.options.scope);
-        Self { shared, view: RuntimeView::default(), assembler, unknown_pause: UNKNOWN_PAUSE }
+        Self { shared, view: RuntimeView::default(), assembler, soon: SOON }
     }
 
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Option<oneshot::Sender<()>>>) {
@@ -190,18 +191,13 @@ impl Writer {
                 waiting.extend(request);
             }
             let started = Instant::now();
-            let held_back = self.sync().await;
+            let again_soon = self.sync().await;
             for done in waiting {
                 let _ = done.send(());
             }
-            let pause = if held_back {
-                let pause = self.unknown_pause;
-                self.unknown_pause = (pause * 2).min(self.shared.options.interval);
-                pause
-            } else {
-                self.unknown_pause = UNKNOWN_PAUSE;
-                self.shared.options.interval
-            };
+            let interval = self.shared.options.interval;
+            let pause = if again_soon { self.soon.min(interval) } else { interval };
+            self.soon = if again_soon { pause * 2 } else { SOON };
             match tokio::time::timeout(pause, requests.recv()).await {
                 Ok(Some(Some(done))) => {
                     // Someone waits: no pause, but back into the queue for the next round.
@@ -214,7 +210,7 @@ impl Writer {
         }
     }
 
-    /// One round; says whether some cgroups were held back.
+    /// One round; says whether there is reason for the next one before its time.
     async fn sync(&mut self) -> bool {
         let configured = self.shared.cri.is_configured();
         let mut runtime_error = None;
@@ -246,8 +242,9 @@ impl Writer {
             );
             self.shared.published.send_replace(Arc::new(inventory));
         }
+        let silent = runtime_error.is_some();
         self.report(runtime_error, cgroup_error);
-        held_back
+        held_back || silent
     }
 
     async fn walk(&self) -> (Arc<Vec<Found>>, Option<String>) {

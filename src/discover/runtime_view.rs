@@ -30,7 +30,7 @@ pub struct RuntimeView {
 }
 
 /// One sandbox.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownSandbox {
     /// Pod name.
     pub name: String,
@@ -195,6 +195,12 @@ impl KnownContainer {
             reason: before.map(|before| before.public.reason.clone()).unwrap_or_default(),
         };
         Self { public, created_at: nanos(listed.created_at), detailed_in: before.and_then(|before| before.detailed_in) }
+    }
+
+    /// A container whose status needs no asking.
+    #[cfg(test)]
+    pub fn running(public: Container) -> Self {
+        Self { detailed_in: Some(public.state), public, created_at: None }
     }
 
     async fn fill_detail(&mut self, cri: &Cri) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::expose::families::{AGENT, CONTAINER, NODE, SANDBOX};
+use crate::expose::families::{AGENT, CONTAINER, NODE, OOM, SANDBOX};
 use crate::expose::family::{Meta, Profile};
 
 /// A family of the kubelet that is not served, and why.
@@ -50,6 +50,7 @@ pub fn families() -> Vec<(&'static Meta, Carries)> {
     let mut all: Vec<(&Meta, Carries)> = Vec::new();
     all.extend(CONTAINER.iter().map(|family| (&family.meta, Carries::Identity)));
     all.extend(NODE.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all.extend(OOM.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(SANDBOX.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(AGENT.iter().map(|family| (&family.meta, Carries::Nothing)));
     all
@@ -94,6 +95,8 @@ pub fn markdown() -> String {
          - A container that has used no CPU yet has a sample of 0; cAdvisor leaves it out.\n\
          - Host-network pods have no network series: the node's counters are on the `/` row, once.\n\
          - Unused fallback tunnel devices (`tunl0`, `gre0`, `sit0` and their like) have no network series.\n\
+         - Rows are the root, `kubepods` and its QoS classes, pods and their containers; other services' cgroups, such as \
+         the kubelet's own, have none.\n\
          - Mounts of pods and containers are not repeated as filesystems of the `/` row.\n\
          - `container_start_time_seconds` of a container is the runtime's start time, not a file's.\n\
          - `container_oom_events_total` is the kernel's count for the cgroup, so it does not miss kills from before \

@@ -1,10 +1,10 @@
 //! Going through the tables for one snapshot.
 
-use crate::expose::families::{AGENT, CONTAINER, NODE, SANDBOX};
+use crate::expose::families::{AGENT, CONTAINER, NODE, OOM, SANDBOX};
 use crate::expose::family::{Family, Meta, Profile};
 use crate::model::identity::SandboxId;
 use crate::model::inventory::{Kind, Subject};
-use crate::model::snapshot::{Row, Snapshot};
+use crate::model::snapshot::{OomKills, Row, SandboxReport, Snapshot};
 use crate::model::units::Value;
 
 /// Which part of a snapshot is asked for.
@@ -49,6 +49,15 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
     }
     if *view == View::Cadvisor {
         return;
+    }
+    let pod = |kills: &&OomKills| match view {
+        View::All | View::Cadvisor => true,
+        View::Sandbox(id) => snapshot.sandboxes.iter().filter(|report| report.sandbox.id == *id).any(
+            |SandboxReport { sandbox, .. }| (&sandbox.namespace, &sandbox.pod_name) == (&kills.namespace, &kills.pod),
+        ),
+    };
+    for family in in_profile(OOM, profile) {
+        table_row(family, snapshot.oom_kills.iter().filter(pod), |_| None, output);
     }
     for family in in_profile(SANDBOX, profile) {
         let sandboxes = snapshot.sandboxes.iter().filter(|report| of_view(Some(&report.sandbox.id)));

@@ -2,5 +2,8 @@
 #![allow(dead_code)]
 
 pub mod agent;
+pub mod command;
 pub mod exposition;
+pub mod host;
+pub mod trees;
 pub mod truth;

@@ -121,9 +121,18 @@ fn difference(before: &Fact, page: &Page, after: &Fact) -> Option<String> {
         }
         _ => false,
     };
-    let Fact { name, labels, .. } = before;
     let served = served.map_or("nothing".to_owned(), |value| value.to_string());
-    (!right).then(|| format!("{name}{labels:?}: served {served}, read {:?} then {:?}", before.claim, after.claim))
+    let (name, labels) = (before.name, brief(&before.labels));
+    (!right).then(|| format!("{name}{{{labels}}}: served {served}, read {:?} then {:?}", before.claim, after.claim))
+}
+
+/// Labels for a message: of ids and paths the end is enough to tell them apart.
+fn brief(labels: &Labels) -> String {
+    let brief = |value: &str| {
+        let cut = value.char_indices().rev().nth(39).map_or(0, |(at, _)| at);
+        format!("{}{}", if cut > 0 { "…" } else { "" }, &value[cut..])
+    };
+    labels.iter().map(|(name, value)| format!("{name}={:?}", brief(value))).collect::<Vec<_>>().join(",")
 }
 
 /// Facts of one row: they share the six identity labels.

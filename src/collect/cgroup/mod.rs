@@ -23,6 +23,10 @@ use layout::Layout;
 /// cgroup's twenty. Files that were absent are looked for again at the same pace.
 const SPEC_INTERVAL: Duration = Duration::from_secs(30);
 
+/// A cgroup that has been known for less than this has its limits read every time: the runtime makes the directory
+/// first, controller by controller, and writes the limits a moment later.
+const YOUNG: Duration = Duration::from_secs(30);
+
 /// What to read. Facts that no enabled family shows are not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
@@ -80,6 +84,7 @@ struct Known {
     handles: Handles,
     spec: Spec,
     threads_max: Option<Limit>,
+    first_seen: Instant,
     spec_read: Option<Instant>,
     made: Option<Seconds>,
 }
@@ -101,7 +106,7 @@ impl Cgroups {
         let subject = Arc::clone(&row.subject);
         let Some(cgroup) = &subject.cgroup else { return Ok(()) };
         if !self.known.contains_key(cgroup.as_str()) {
-            self.known.insert(Arc::clone(&cgroup.0), Known::new(layout, cgroup.as_str()));
+            self.known.insert(Arc::clone(&cgroup.0), Known::new(layout, cgroup.as_str(), now));
         }
         let Some(known) = self.known.get_mut(cgroup.as_str()) else { return Ok(()) };
         let usage = &mut row.usage;
@@ -148,7 +153,7 @@ impl Cgroups {
 }
 
 impl Known {
-    fn new(layout: &Layout, cgroup: &str) -> Self {
+    fn new(layout: &Layout, cgroup: &str, now: Instant) -> Self {
         let handles = match layout {
             Layout::V2 { root } => Handles::V2(Box::new(v2::Handles::new(layout::directory(root, cgroup)))),
             Layout::V1(roots) => {
@@ -161,11 +166,12 @@ impl Known {
             Handles::V2(handles) => handles.dir(),
         };
         let made = made_at(dir);
-        Self { handles, spec: Spec::default(), threads_max: None, spec_read: None, made }
+        Self { handles, spec: Spec::default(), threads_max: None, first_seen: now, spec_read: None, made }
     }
 
     fn read(&mut self, reader: &mut Reader, wanted: &Wanted, usage: &mut Usage, now: Instant) -> Result<(), Vanished> {
-        if self.spec_read.is_none_or(|read| now.duration_since(read) >= SPEC_INTERVAL) {
+        let young = now.duration_since(self.first_seen) < YOUNG;
+        if young || self.spec_read.is_none_or(|read| now.duration_since(read) >= SPEC_INTERVAL) {
             (self.spec, self.threads_max) = match &mut self.handles {
                 Handles::V1(handles) => {
                     handles.look_again();

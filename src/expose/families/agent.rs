@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::expose::families::family;
 use crate::expose::family::Family;
-use crate::expose::family::Kind::{Counter, Gauge};
+use crate::expose::family::Kind::Gauge;
 use crate::expose::family::Profile::Dashboards;
 use crate::model::inventory::SandboxState;
 use crate::model::snapshot::Snapshot;
@@ -36,19 +36,6 @@ pub const AGENT: &[Family<Snapshot>] = &[
         |snapshot, put| {
             for report in &snapshot.collectors {
                 put(&[report.name], report.error.is_none().into());
-            }
-        },
-    ),
-    family(
-        Counter,
-        Dashboards,
-        "kata_pulse_container_oom_kills_total",
-        &["container", "namespace", "pod"],
-        "Out-of-memory kills of a container name, over all its restarts.",
-        "the cgroup's `oom_kill`, CRI exit reason `OOMKilled`",
-        |snapshot, put| {
-            for kills in &snapshot.oom_kills {
-                put(&[&kills.container, &kills.namespace, &kills.pod], Value::Int(kills.kills));
             }
         },
     ),

@@ -11,7 +11,7 @@ use crate::model::units::Value;
 pub use agent::AGENT;
 pub use container::CONTAINER;
 pub use node::NODE;
-pub use sandbox::SANDBOX;
+pub use sandbox::{OOM, SANDBOX};
 
 /// A row of a table, everything positional but the reading, so that tables read as tables.
 const fn family<S>(

@@ -63,15 +63,9 @@ pub const NODE: &[Family<Snapshot>] = &[
         "`/sys/devices/system/cpu/cpu*/topology`",
         |snapshot, put| machine(snapshot, put, |machine| machine.books.map(Value::from)),
     ),
-    family(
-        Gauge,
-        Kubelet,
-        "machine_cpu_cores",
-        IDENTITY,
-        "Logical CPUs online.",
-        "`/proc/stat`",
-        |snapshot, put| machine(snapshot, put, |machine| machine.cores.map(Value::from)),
-    ),
+    family(Gauge, Kubelet, "machine_cpu_cores", IDENTITY, "Logical CPUs online.", "`/proc/stat`", |snapshot, put| {
+        machine(snapshot, put, |machine| machine.cores.map(Value::from))
+    }),
     family(
         Gauge,
         Kubelet,

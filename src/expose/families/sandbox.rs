@@ -1,12 +1,23 @@
-//! `kata_pulse_sandbox_*`: one pod sandbox each, runc or Kata.
+//! `kata_pulse_sandbox_*`, one pod sandbox each, runc or Kata; and the out-of-memory kills of its containers' names.
 
 use crate::expose::families::family;
 use crate::expose::family::Family;
-use crate::expose::family::Kind::Gauge;
+use crate::expose::family::Kind::{Counter, Gauge};
 use crate::expose::family::Profile::Dashboards;
 use crate::model::inventory::SandboxState;
-use crate::model::snapshot::SandboxReport;
+use crate::model::snapshot::{OomKills, SandboxReport};
 use crate::model::units::Value;
+
+/// Families of a container's name, whichever life it is in.
+pub const OOM: &[Family<OomKills>] = &[family(
+    Counter,
+    Dashboards,
+    "kata_pulse_container_oom_kills_total",
+    &["container", "namespace", "pod"],
+    "Out-of-memory kills of a container name, over all its restarts.",
+    "the cgroup's `oom_kill`, CRI exit reason `OOMKilled`",
+    |kills, put| put(&[&kills.container, &kills.namespace, &kills.pod], Value::Int(kills.kills)),
+)];
 
 /// The table, sorted by name.
 pub const SANDBOX: &[Family<SandboxReport>] = &[
