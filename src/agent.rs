@@ -186,7 +186,9 @@ async fn collect_in_background(agent: Arc<Agent>, interval: Duration) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        agent.collect_and_land().await;
+        let mut landing = agent.join_or_take_off(&Handle::current());
+        // An aborted collection has been logged; the next tick tries again.
+        let _ = landing.wait_for(Option::is_some).await;
     }
 }
 
@@ -239,32 +241,28 @@ impl Agent {
     }
 
     async fn snapshot(self: &Arc<Self>, deadline: Duration, runtime: &Handle) -> Result<Arc<Snapshot>, NoSnapshot> {
-        let mut landing = {
-            let mut flight = self.flight();
-            if let Some((taken, snapshot)) = &flight.last
-                && (self.in_background || taken.elapsed() < self.max_age)
-            {
-                return Ok(Arc::clone(snapshot));
-            }
-            match &flight.running {
-                Some((_, landing)) => landing.clone(),
-                None => self.take_off(&mut flight, runtime),
-            }
-        };
+        if let Some((taken, snapshot)) = &self.flight().last
+            && (self.in_background || taken.elapsed() < self.max_age)
+        {
+            return Ok(Arc::clone(snapshot));
+        }
+        let mut landing = self.join_or_take_off(runtime);
         let landed = tokio::time::timeout(deadline, landing.wait_for(Option::is_some)).await;
         let landed = landed.map_err(|_| NoSnapshot::Late(deadline))?.map_err(|_| NoSnapshot::Aborted)?;
         landed.clone().ok_or(NoSnapshot::Aborted)
     }
 
-    /// Starts a collection that goes on even when whoever asked for it has gone away.
-    fn take_off(self: &Arc<Self>, flight: &mut Flight, runtime: &Handle) -> Landing {
+    /// Joins the collection under way, or starts one that goes on even when whoever asked for it has gone away.
+    fn join_or_take_off(self: &Arc<Self>, runtime: &Handle) -> Landing {
+        let mut flight = self.flight();
+        if let Some((_, landing)) = &flight.running {
+            return landing.clone();
+        }
         let (land, landing) = watch::channel(None);
         flight.running = Some((Instant::now(), landing.clone()));
         let agent = Arc::clone(self);
         runtime.spawn(async move {
-            // In background mode the loop owns collecting; the first scrape waits for the loop's first result.
-            let snapshot = agent.collect_and_land().await;
-            land.send_replace(snapshot);
+            land.send_replace(agent.collect_and_land().await);
         });
         landing
     }
@@ -308,7 +306,6 @@ impl Agent {
         let inventory = self.discovery.inventory();
         let collection = Arc::clone(&self.collection);
         let outdated = check.then(|| self.discovery.outdated_check());
-        self.telemetry.collections.inc();
         let done = tokio::task::spawn_blocking(move || {
             if outdated.is_some_and(|outdated| outdated()) {
                 return None;
@@ -316,7 +313,10 @@ impl Agent {
             Some(lock(&collection).run(inventory))
         });
         match done.await {
-            Ok(collected) => Some(collected),
+            Ok(collected) => {
+                self.telemetry.collections.inc_by(u64::from(collected.is_some()));
+                Some(collected)
+            }
             Err(error) => {
                 tracing::error!(%error, "collection failed");
                 None

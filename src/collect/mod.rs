@@ -16,6 +16,7 @@ mod process;
 pub mod writable_layer;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -191,7 +192,11 @@ impl Collection {
         let mut reports = Vec::with_capacity(self.collectors.len());
         for collector in &mut self.collectors {
             let started = Instant::now();
-            let error = collector.collect(&mut draft).err().map(|error| error.to_string());
+            // A defect in one collector must not cost the others their facts.
+            let error = catch_unwind(AssertUnwindSafe(|| collector.collect(&mut draft)))
+                .unwrap_or_else(|_| Err(CollectError::Source("the collector panicked".to_owned())))
+                .err()
+                .map(|error| error.to_string());
             reports.push(CollectorReport { name: collector.name(), took: started.elapsed(), error });
         }
         self.log_changes(&reports);

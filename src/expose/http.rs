@@ -240,7 +240,11 @@ async fn exposition(
     let view = view(&snapshot.inventory)?;
     let format = negotiate::format(header_text(request, &header::ACCEPT));
     let gzip = negotiate::gzip(header_text(request, &header::ACCEPT_ENCODING));
-    let body = routes.pages.body(&snapshot, Key { view, format, gzip }).await;
+    let body = routes
+        .pages
+        .body(&snapshot, Key { view, format, gzip })
+        .await
+        .map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the body could not be encoded"))?;
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CONTENT_TYPE, format.content_type()));
     response.insert_header((header::VARY, "Accept, Accept-Encoding"));
