@@ -18,8 +18,8 @@ use crate::collect::oom::Ledger;
 use crate::collect::writable_layer::WritableLayers;
 use crate::collect::{self, COLLECTORS, Collected, Collection, Roots};
 use crate::config::Config;
-use crate::cri::{Cri, RuntimeEndpoint};
-use crate::discover::{self, Discovery, assemble::Scope};
+use crate::cri::Cri;
+use crate::discover::{self, Discovery};
 use crate::expose::catalog;
 use crate::model::inventory::Inventory;
 use crate::model::snapshot::{Check, Health, NoSnapshot, Snapshot, SnapshotSource};
@@ -385,21 +385,4 @@ fn log_collectors(enabled: &[&str]) {
     let off: Vec<&str> =
         COLLECTORS.iter().map(|collector| collector.name).filter(|name| !enabled.contains(name)).collect();
     tracing::info!(on = enabled.join(","), off = off.join(","), "collectors");
-}
-
-/// Whether a runtime endpoint is configured at all, for messages.
-pub fn describe_endpoint(endpoint: &RuntimeEndpoint) -> String {
-    match endpoint {
-        RuntimeEndpoint::None => "none".to_owned(),
-        RuntimeEndpoint::Probe(_) => "auto".to_owned(),
-        RuntimeEndpoint::Socket(path) => path.display().to_string(),
-    }
-}
-
-/// `Scope` as configured.
-pub fn describe_scope(scope: Scope) -> &'static str {
-    match scope {
-        Scope::All => "all",
-        Scope::Kata => "kata",
-    }
 }

@@ -291,7 +291,7 @@ impl Config {
     pub fn to_yaml(&self) -> String {
         let settings = Settings {
             listen_address: Some(self.listen.clone()),
-            runtime_endpoint: Some(crate::agent::describe_endpoint(&self.runtime_endpoint)),
+            runtime_endpoint: Some(self.runtime_endpoint.to_string()),
             metrics_interval_secs: Some(self.interval.unwrap_or_default().as_secs_f64()),
             max_age_secs: Some(self.max_age.as_secs_f64()),
             sync_interval_secs: Some(self.sync_interval.as_secs_f64()),

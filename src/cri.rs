@@ -57,6 +57,17 @@ pub enum RuntimeEndpoint {
     None,
 }
 
+impl std::fmt::Display for RuntimeEndpoint {
+    /// As it is configured: `auto`, `none` or the path.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Probe(_) => f.write_str("auto"),
+            Self::Socket(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// Why a call gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CriError {

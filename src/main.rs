@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use kata_pulse::agent::{self, AgentHandle};
+use kata_pulse::agent::AgentHandle;
 use kata_pulse::collect::COLLECTORS;
 use kata_pulse::config::{Config, ConfigError, Settings};
 use kata_pulse::expose::http::{self, Routes};
@@ -193,10 +193,10 @@ fn announce(config: &Config) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         revision = env!("KATA_PULSE_REVISION"),
-        runtime_endpoint = agent::describe_endpoint(&config.runtime_endpoint),
+        runtime_endpoint = %config.runtime_endpoint,
         host_root = %config.host_root.display(),
         cgroupfs = %config.cgroupfs.display(),
-        scope = agent::describe_scope(config.scope),
+        scope = config.scope.as_str(),
         profile = config.metrics_profile.as_str(),
         "kata-pulse starts"
     );

@@ -23,6 +23,16 @@ pub enum Scope {
     Kata,
 }
 
+impl Scope {
+    /// As it is configured.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Kata => "kata",
+        }
+    }
+}
+
 /// What is known at the time of assembling.
 #[derive(Debug)]
 pub struct Evidence<'a> {
