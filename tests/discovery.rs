@@ -28,7 +28,7 @@ impl World {
     fn new() -> Self {
         let host = Host::v2();
         let node = Node::new();
-        let server = CriServer::start(host.path("cri.sock"), &node).unwrap();
+        let server = CriServer::start(host.path("cri.sock"), &node).expect("the socket is ours");
         Self { host, node, server }
     }
 

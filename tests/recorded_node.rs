@@ -1,6 +1,8 @@
 //! The recorded node, replayed: its files as host root, its CRI replies from a replaying server. Pure cgroup v2, three
 //! runc pods and two Kata pods, both Kata cgroup placements, captured twice 30 s apart.
 
+#![allow(clippy::unwrap_used, reason = "whatever fails here is the test's own failure")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -86,7 +88,8 @@ impl Recorded<'_> {
 
     fn key(&self, file: &str, key: &str) -> f64 {
         let text = self.text(file);
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{key} "))).unwrap_or_else(|| panic!("{key}"));
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(&format!("{key} "))).unwrap_or_else(|| panic!("{key}"));
         line.parse().unwrap()
     }
 
@@ -186,7 +189,12 @@ fn every_runc_value_equals_the_recorded_file() {
             let pause = format!("{}/{}", pod.cgroup_parent, pod.sandbox);
             let image = ("image", "registry.k8s.io/pause:3.6");
             check(&page, &root, &pause, &[named[0], named[1], ("container", ""), ("name", &pod.sandbox), image]);
-            check(&page, &root, &pod.cgroup_parent, &[named[0], named[1], ("container", ""), ("name", ""), ("image", "")]);
+            check(
+                &page,
+                &root,
+                &pod.cgroup_parent,
+                &[named[0], named[1], ("container", ""), ("name", ""), ("image", "")],
+            );
 
             let procs = std::fs::read_to_string(root.join(format!("sys/fs/cgroup{pause}/cgroup.procs"))).unwrap();
             let columns = network_of(&root, procs.trim(), "eth0");
@@ -247,8 +255,10 @@ fn counters_only_rise_between_the_captures() {
         if family.kind != Some(Kind::Counter) {
             continue;
         }
-        let labels: Vec<(&str, &str)> = sample.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        let later = second.lookup(&sample.name, &labels).unwrap_or_else(|| panic!("{} {labels:?} is gone", sample.name));
+        let labels: Vec<(&str, &str)> =
+            sample.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let later =
+            second.lookup(&sample.name, &labels).unwrap_or_else(|| panic!("{} {labels:?} is gone", sample.name));
         assert!(later >= sample.value, "{} {labels:?} fell from {} to {later}", sample.name, sample.value);
         compared += 1;
     }

@@ -174,16 +174,6 @@ impl Reader {
         }
     }
 
-    /// Reads a file that is not worth holding and parses it, like [`Reader::parse`].
-    pub fn parse_once<T>(
-        &mut self,
-        dir: &Path,
-        name: &str,
-        parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
-    ) -> Result<Option<T>, Vanished> {
-        self.parse(&mut HeldFile::Closed, dir, name, parse)
-    }
-
     /// Fills the buffer; `false` when the file is absent.
     fn fill(&mut self, held: &mut HeldFile, dir: &Path, name: &str) -> io::Result<bool> {
         match held {

@@ -16,16 +16,15 @@ use crate::collect::held::{Budget, Reader, Vanished};
 use crate::collect::{CollectError, Collector, Draft, DraftRow, Roots};
 use crate::model::inventory::{Inventory, Kind};
 use crate::model::units::{Bytes, Limit, Seconds};
-use crate::model::usage::{Spec, Usage};
+use crate::model::usage::Usage;
 use layout::Layout;
 
-/// Shares and limits are read this often: they change when a pod is resized, which is rare, and are six files of a
-/// cgroup's twenty. Files that were absent are looked for again at the same pace.
-const SPEC_INTERVAL: Duration = Duration::from_secs(30);
+/// Files that were absent are looked for again at this pace: a controller may have been switched on since.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// A cgroup that has been known for less than this has its limits read every time: the runtime makes the directory
-/// first, controller by controller, and writes the limits a moment later.
-const YOUNG: Duration = Duration::from_secs(30);
+/// A cgroup known for less than this has absent files looked for every time: the runtime makes its directories one
+/// controller after the other.
+const YOUNG: Duration = Duration::from_secs(10);
 
 /// What to read. Facts that no enabled family shows are not read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -82,10 +81,8 @@ pub struct Cgroups {
 #[derive(Debug)]
 struct Known {
     handles: Handles,
-    spec: Spec,
-    threads_max: Option<Limit>,
     first_seen: Instant,
-    spec_read: Option<Instant>,
+    looked: Instant,
     made: Option<Seconds>,
 }
 
@@ -166,31 +163,29 @@ impl Known {
             Handles::V2(handles) => handles.dir(),
         };
         let made = made_at(dir);
-        Self { handles, spec: Spec::default(), threads_max: None, first_seen: now, spec_read: None, made }
+        Self { handles, first_seen: now, looked: now, made }
     }
 
     fn read(&mut self, reader: &mut Reader, wanted: &Wanted, usage: &mut Usage, now: Instant) -> Result<(), Vanished> {
         let young = now.duration_since(self.first_seen) < YOUNG;
-        if young || self.spec_read.is_none_or(|read| now.duration_since(read) >= SPEC_INTERVAL) {
-            (self.spec, self.threads_max) = match &mut self.handles {
-                Handles::V1(handles) => {
-                    handles.look_again();
-                    handles.read_spec(reader)?
-                }
-                Handles::V2(handles) => {
-                    handles.look_again();
-                    handles.read_spec(reader)?
-                }
-            };
-            self.spec_read = Some(now);
+        let look_again = young || now.duration_since(self.looked) >= LOOK_AGAIN;
+        if look_again {
+            self.looked = now;
         }
         match &mut self.handles {
-            Handles::V1(handles) => handles.read(reader, wanted, usage)?,
-            Handles::V2(handles) => handles.read(reader, wanted, usage)?,
+            Handles::V1(handles) => {
+                if look_again {
+                    handles.look_again();
+                }
+                handles.read(reader, wanted, usage)
+            }
+            Handles::V2(handles) => {
+                if look_again {
+                    handles.look_again();
+                }
+                handles.read(reader, wanted, usage)
+            }
         }
-        usage.tasks.threads_max = self.threads_max;
-        usage.spec = Some(self.spec.clone());
-        Ok(())
     }
 }
 

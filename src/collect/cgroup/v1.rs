@@ -39,8 +39,16 @@ pub struct Handles {
     blkio: [(HeldFile, HeldFile); BLKIO_PAIRS.len()],
     pressure: PressureFiles,
     hugetlb: Vec<[HeldFile; 3]>,
-    /// Below the root of a hierarchy memory is counted with that of child cgroups unless this is off.
-    use_hierarchy: bool,
+    cpu_shares: HeldFile,
+    cfs_period: HeldFile,
+    cfs_quota: HeldFile,
+    memory_limit: HeldFile,
+    memory_soft_limit: HeldFile,
+    memsw_limit: HeldFile,
+    pids_max: HeldFile,
+    /// Memory is counted with that of child cgroups unless this was switched off, which only very old set-ups do and
+    /// no later change undoes: asked once.
+    use_hierarchy: Option<bool>,
 }
 
 impl Handles {
@@ -73,7 +81,14 @@ impl Handles {
             blkio: Default::default(),
             pressure: PressureFiles::default(),
             hugetlb: Vec::new(),
-            use_hierarchy: true,
+            cpu_shares: HeldFile::default(),
+            cfs_period: HeldFile::default(),
+            cfs_quota: HeldFile::default(),
+            memory_limit: HeldFile::default(),
+            memory_soft_limit: HeldFile::default(),
+            memsw_limit: HeldFile::default(),
+            pids_max: HeldFile::default(),
+            use_hierarchy: None,
         }
     }
 
@@ -85,6 +100,11 @@ impl Handles {
         }
         let Self { memory_failcnt, memory_kmem, memory_oom_control, pids_current, procs, .. } = self;
         for file in [memory_failcnt, memory_kmem, memory_oom_control, pids_current, procs] {
+            file.look_again();
+        }
+        let Self { cpu_shares, cfs_period, cfs_quota, memory_limit, memory_soft_limit, memsw_limit, pids_max, .. } =
+            self;
+        for file in [cpu_shares, cfs_period, cfs_quota, memory_limit, memory_soft_limit, memsw_limit, pids_max] {
             file.look_again();
         }
         for (bytes, operations) in &mut self.blkio {
@@ -114,6 +134,11 @@ impl Handles {
             threads: threads.unwrap_or_default(),
             threads_max: None,
         };
+        usage.spec = self.read_spec(reader).ok();
+        if let Some(dir) = self.dirs.pids.as_deref() {
+            let max = reader.parse(&mut self.pids_max, dir, "pids.max", |b| parse::limit(b, "pids.max"));
+            usage.tasks.threads_max = max.unwrap_or_default();
+        }
         usage.cpu = self.read_cpu(reader).unwrap_or_default();
         usage.memory = self.read_memory(reader, wanted, usage).unwrap_or_default();
         if wanted.io {
@@ -160,7 +185,9 @@ impl Handles {
         wanted: &Wanted,
         usage: &mut Usage,
     ) -> Result<Option<Memory>, Vanished> {
-        let Some(dir) = self.dirs.memory.as_deref() else { return Ok(None) };
+        let Some(dir) = self.dirs.memory.clone() else { return Ok(None) };
+        let use_hierarchy = self.use_hierarchy(reader, &dir)?;
+        let dir = dir.as_path();
         let Some(stat) = reader.parse(&mut self.memory_stat, dir, "memory.stat", MemoryStatV1::parse)? else {
             return Ok(None);
         };
@@ -174,7 +201,7 @@ impl Handles {
         }
         let oom = reader.parse(&mut self.memory_oom_control, dir, "memory.oom_control", MemoryEvents::parse)?;
         usage.oom_kills = oom.and_then(|control| control.oom_kill);
-        let pick = |total: Option<u64>, own: Option<u64>| if self.use_hierarchy { total } else { own }.map(Bytes);
+        let pick = |total: Option<u64>, own: Option<u64>| if use_hierarchy { total } else { own }.map(Bytes);
         let inactive_file = pick(stat.total_inactive_file, stat.inactive_file);
         Ok(Some(Memory {
             usage: in_use.map(Bytes),
@@ -232,26 +259,33 @@ impl Handles {
         Ok(sizes)
     }
 
-    /// Reads shares and limits, and the bound on threads.
-    pub fn read_spec(&mut self, reader: &mut Reader) -> Result<(Spec, Option<Limit>), Vanished> {
+    fn read_spec(&mut self, reader: &mut Reader) -> Result<Spec, Vanished> {
         let mut spec = Spec::default();
         if let Some(dir) = self.dirs.cpu.as_deref() {
-            spec.cpu_shares = reader.parse_once(dir, "cpu.shares", |b| parse::single(b, "cpu.shares"))?;
-            spec.cpu_period_micros = reader.parse_once(dir, "cpu.cfs_period_us", |b| parse::single(b, "period"))?;
-            spec.cpu_quota_micros = reader.parse_once(dir, "cpu.cfs_quota_us", parse::cfs_quota)?;
+            let mut single = |held: &mut HeldFile, name| reader.parse(held, dir, name, |b| parse::single(b, "number"));
+            spec.cpu_shares = single(&mut self.cpu_shares, "cpu.shares")?;
+            spec.cpu_period_micros = single(&mut self.cfs_period, "cpu.cfs_period_us")?;
+            spec.cpu_quota_micros = reader.parse(&mut self.cfs_quota, dir, "cpu.cfs_quota_us", parse::cfs_quota)?;
         }
         if let Some(dir) = self.dirs.memory.as_deref() {
-            let mut bytes = |name| reader.parse_once(dir, name, |b| parse::single(b, "bytes"));
-            spec.memory_limit = bytes("memory.limit_in_bytes")?.map(Limit::from_v1_bytes);
-            spec.memory_reservation = bytes("memory.soft_limit_in_bytes")?.map(Limit::from_v1_bytes);
-            spec.memory_swap_limit = bytes("memory.memsw.limit_in_bytes")?.map(Limit::from_v1_bytes);
-            self.use_hierarchy = bytes("memory.use_hierarchy")? != Some(0);
+            let mut bytes = |held: &mut HeldFile, name| {
+                let read = reader.parse(held, dir, name, |b| parse::single(b, "bytes"))?;
+                Ok::<_, Vanished>(read.map(Limit::from_v1_bytes))
+            };
+            spec.memory_limit = bytes(&mut self.memory_limit, "memory.limit_in_bytes")?;
+            spec.memory_reservation = bytes(&mut self.memory_soft_limit, "memory.soft_limit_in_bytes")?;
+            spec.memory_swap_limit = bytes(&mut self.memsw_limit, "memory.memsw.limit_in_bytes")?;
         }
-        let threads_max = match self.dirs.pids.as_deref() {
-            Some(dir) => reader.parse_once(dir, "pids.max", |b| parse::limit(b, "pids.max"))?,
-            None => None,
-        };
-        Ok((spec, threads_max))
+        Ok(spec)
+    }
+
+    fn use_hierarchy(&mut self, reader: &mut Reader, dir: &Path) -> Result<bool, Vanished> {
+        if let Some(known) = self.use_hierarchy {
+            return Ok(known);
+        }
+        let read =
+            reader.parse(&mut HeldFile::default(), dir, "memory.use_hierarchy", |b| parse::single(b, "number"))?;
+        Ok(*self.use_hierarchy.insert(read != Some(0)))
     }
 }
 

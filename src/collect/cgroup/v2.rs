@@ -23,6 +23,12 @@ pub struct Handles {
     io_stat: HeldFile,
     pressure: PressureFiles,
     hugetlb: Vec<(HeldFile, HeldFile)>,
+    cpu_max: HeldFile,
+    cpu_weight: HeldFile,
+    memory_max: HeldFile,
+    memory_min: HeldFile,
+    memory_swap_max: HeldFile,
+    pids_max: HeldFile,
 }
 
 /// The three pressure files; also found in the empty unified hierarchy of a hybrid node.
@@ -67,6 +73,12 @@ impl Handles {
             io_stat: HeldFile::default(),
             pressure: PressureFiles::default(),
             hugetlb: Vec::new(),
+            cpu_max: HeldFile::default(),
+            cpu_weight: HeldFile::default(),
+            memory_max: HeldFile::default(),
+            memory_min: HeldFile::default(),
+            memory_swap_max: HeldFile::default(),
+            pids_max: HeldFile::default(),
         }
     }
 
@@ -76,9 +88,12 @@ impl Handles {
         for file in [cpu_stat, memory_current, memory_stat, memory_events, memory_swap, memory_peak] {
             file.look_again();
         }
-        for file in [&mut self.pids_current, &mut self.procs, &mut self.io_stat] {
+        let Self { pids_current, procs, io_stat, cpu_max, cpu_weight, memory_max, memory_min, .. } = self;
+        for file in [pids_current, procs, io_stat, cpu_max, cpu_weight, memory_max, memory_min] {
             file.look_again();
         }
+        self.memory_swap_max.look_again();
+        self.pids_max.look_again();
         self.pressure.look_again();
     }
 
@@ -99,6 +114,9 @@ impl Handles {
         }
         usage.tasks.threads =
             reader.parse(&mut self.pids_current, &self.dir, "pids.current", |b| parse::single(b, "pids.current"))?;
+        let (spec, threads_max) = self.read_spec(reader)?;
+        usage.spec = Some(spec);
+        usage.tasks.threads_max = threads_max;
         usage.cpu = self.read_cpu(reader)?;
         usage.memory = self.read_memory(reader, wanted, usage)?;
         if wanted.io {
@@ -195,16 +213,15 @@ impl Handles {
         Ok(())
     }
 
-    /// Reads shares and limits, and the bound on threads.
-    pub fn read_spec(&self, reader: &mut Reader) -> Result<(Spec, Option<Limit>), Vanished> {
+    fn read_spec(&mut self, reader: &mut Reader) -> Result<(Spec, Option<Limit>), Vanished> {
         let dir = &self.dir;
-        let mut limit = |name| reader.parse_once(dir, name, |b| parse::limit(b, "limit"));
-        let memory_limit = limit("memory.max")?;
-        let memory_reservation = limit("memory.min")?;
-        let memory_swap_limit = limit("memory.swap.max")?;
-        let threads_max = limit("pids.max")?;
-        let cpu_max = reader.parse_once(dir, "cpu.max", parse::cpu_max)?;
-        let weight = reader.parse_once(dir, "cpu.weight", |b| parse::single(b, "cpu.weight"))?;
+        let mut limit = |held: &mut HeldFile, name| reader.parse(held, dir, name, |b| parse::limit(b, "limit"));
+        let memory_limit = limit(&mut self.memory_max, "memory.max")?;
+        let memory_reservation = limit(&mut self.memory_min, "memory.min")?;
+        let memory_swap_limit = limit(&mut self.memory_swap_max, "memory.swap.max")?;
+        let threads_max = limit(&mut self.pids_max, "pids.max")?;
+        let cpu_max = reader.parse(&mut self.cpu_max, dir, "cpu.max", parse::cpu_max)?;
+        let weight = reader.parse(&mut self.cpu_weight, dir, "cpu.weight", |b| parse::single(b, "cpu.weight"))?;
         let spec = Spec {
             cpu_shares: weight.map(parse::shares_from_weight),
             cpu_period_micros: cpu_max.and_then(|(_, period)| period),
