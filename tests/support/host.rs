@@ -188,10 +188,15 @@ impl Host {
 
     /// Writes a file, its directories made.
     pub fn write(&self, path: &str, text: &str) {
+        self.write_bytes(path, text.as_bytes());
+    }
+
+    /// Writes a file that need not be text, its directories made.
+    pub fn write_bytes(&self, path: &str, content: &[u8]) {
         let path = self.path(path);
         let directory = path.parent().expect("a file lies in a directory");
         fs::create_dir_all(directory).unwrap_or_else(|error| panic!("make {}: {error}", directory.display()));
-        fs::write(&path, text).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
+        fs::write(&path, content).unwrap_or_else(|error| panic!("write {}: {error}", path.display()));
     }
 
     /// Makes a cgroup v2 directory with every file that a container's has.

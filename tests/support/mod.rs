@@ -4,6 +4,10 @@
 pub mod agent;
 pub mod command;
 pub mod exposition;
+pub mod gate;
 pub mod host;
+pub mod node;
+pub mod paths;
 pub mod trees;
 pub mod truth;
+pub mod wire;
