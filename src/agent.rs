@@ -21,7 +21,6 @@ use crate::config::Config;
 use crate::cri::Cri;
 use crate::discover::{self, Discovery};
 use crate::expose::catalog;
-use crate::model::inventory::Inventory;
 use crate::model::snapshot::{Check, Health, NoSnapshot, Snapshot, SnapshotSource};
 use crate::telemetry::Telemetry;
 
@@ -132,22 +131,6 @@ impl SnapshotSource for AgentHandle {
     fn snapshot(&self, deadline: Duration) -> BoxFuture<'_, Result<Arc<Snapshot>, NoSnapshot>> {
         let agent = self.agent();
         async move { agent.snapshot(deadline, &self.inner.runtime).await }.boxed()
-    }
-
-    fn inventory(&self, deadline: Duration) -> BoxFuture<'_, Arc<Inventory>> {
-        let agent = self.agent();
-        async move {
-            let outdated = self.inner.runtime.spawn_blocking(agent.discovery.outdated_check()).await;
-            if outdated.unwrap_or(false) {
-                agent.refresh(deadline).await;
-            }
-            agent.discovery.inventory()
-        }
-        .boxed()
-    }
-
-    fn last(&self) -> Option<Arc<Snapshot>> {
-        self.agent().flight().last.as_ref().map(|(_, snapshot)| Arc::clone(snapshot))
     }
 
     fn health(&self) -> Health {

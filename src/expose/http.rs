@@ -19,7 +19,7 @@ use crate::expose::sandboxes;
 use crate::expose::walk::View;
 use crate::model::identity::SandboxId;
 use crate::model::inventory::{Inventory, Runtime};
-use crate::model::snapshot::SnapshotSource;
+use crate::model::snapshot::{Snapshot, SnapshotSource};
 use crate::telemetry::Telemetry;
 
 /// Requests answered at once; the next one is told to come back.
@@ -227,16 +227,17 @@ async fn cadvisor(request: HttpRequest, routes: Data<Routes>) -> Result<HttpResp
     exposition(&request, &routes, |_| Ok(View::Cadvisor)).await
 }
 
+async fn snapshot(request: &HttpRequest, routes: &Routes) -> Result<Arc<Snapshot>, Refusal> {
+    let taken = routes.source.snapshot(deadline(request)).await;
+    taken.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))
+}
+
 async fn exposition(
     request: &HttpRequest,
     routes: &Routes,
     view: impl FnOnce(&Inventory) -> Result<View, Refusal>,
 ) -> Result<HttpResponse, Refusal> {
-    let snapshot = routes
-        .source
-        .snapshot(deadline(request))
-        .await
-        .map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let snapshot = snapshot(request, routes).await?;
     let view = view(&snapshot.inventory)?;
     let format = negotiate::format(header_text(request, &header::ACCEPT));
     let gzip = negotiate::gzip(header_text(request, &header::ACCEPT_ENCODING));
@@ -282,9 +283,8 @@ async fn list_sandboxes(request: HttpRequest, routes: Data<Routes>) -> Result<Ht
         ["runc"] => Some(Runtime::Runc),
         _ => return Err(Refusal::bad_request("runtime: kata or runc")),
     };
-    let inventory = routes.source.inventory(deadline(&request)).await;
-    let last = routes.source.last();
-    let entries = sandboxes::entries(&inventory, last.as_deref(), runtime);
+    let snapshot = snapshot(&request, &routes).await?;
+    let entries = sandboxes::entries(&snapshot, runtime);
     let accept = header_text(&request, &header::ACCEPT);
     let mut response = HttpResponse::Ok();
     response.insert_header((header::VARY, "Accept"));

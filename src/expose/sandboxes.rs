@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::model::inventory::{Inventory, Runtime, Sandbox};
-use crate::model::snapshot::Snapshot;
+use crate::model::inventory::{Runtime, Sandbox};
+use crate::model::snapshot::{SandboxReport, Snapshot};
 
 /// One element of the JSON array.
 #[derive(Debug, Serialize)]
@@ -15,16 +15,16 @@ pub struct Entry<'a> {
     sandbox: &'a Sandbox,
     /// `up`, `down` or `unknown` per source.
     sources: BTreeMap<&'static str, &'static str>,
-    last_error: Option<String>,
+    last_error: Option<&'a str>,
 }
 
-/// The list, joined with how the last collection fared; filtered by runtime if one is named.
-pub fn entries<'a>(inventory: &'a Inventory, last: Option<&Snapshot>, runtime: Option<Runtime>) -> Vec<Entry<'a>> {
-    let wanted = inventory.sandboxes.iter().filter(|sandbox| runtime.is_none_or(|runtime| sandbox.runtime == runtime));
-    wanted
-        .map(|sandbox| {
-            let report = last.and_then(|last| last.sandboxes.iter().find(|report| report.sandbox.id == sandbox.id));
-            let cgroup = match report.and_then(|report| report.up) {
+/// The sandboxes and how their reading went, of one runtime if it is named.
+pub fn entries(snapshot: &Snapshot, runtime: Option<Runtime>) -> Vec<Entry<'_>> {
+    let wanted = |report: &&SandboxReport| runtime.is_none_or(|runtime| report.sandbox.runtime == runtime);
+    let reports = snapshot.sandboxes.iter().filter(wanted);
+    reports
+        .map(|SandboxReport { sandbox, up, last_error }| {
+            let cgroup = match up {
                 Some(true) => "up",
                 Some(false) => "down",
                 None => "unknown",
@@ -32,7 +32,7 @@ pub fn entries<'a>(inventory: &'a Inventory, last: Option<&Snapshot>, runtime: O
             Entry {
                 sandbox,
                 sources: BTreeMap::from([("cgroup", cgroup)]),
-                last_error: report.filter(|report| report.up == Some(false)).map(|report| report.last_error.clone()),
+                last_error: (!last_error.is_empty()).then_some(last_error.as_str()),
             }
         })
         .collect()

@@ -78,12 +78,6 @@ pub trait SnapshotSource: Send + Sync + 'static {
     /// A snapshot that is recent enough, made now if need be.
     fn snapshot(&self, deadline: Duration) -> BoxFuture<'_, Result<Arc<Snapshot>, NoSnapshot>>;
 
-    /// The inventory, brought up to date if something is known to have changed.
-    fn inventory(&self, deadline: Duration) -> BoxFuture<'_, Arc<Inventory>>;
-
-    /// The last snapshot, however old.
-    fn last(&self) -> Option<Arc<Snapshot>>;
-
     /// How the agent fares.
     fn health(&self) -> Health;
 }
