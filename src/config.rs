@@ -126,7 +126,7 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opti
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("read configuration {path}: {source}")]
+    #[error("read configuration {path}")]
     Read {
         /// The file.
         path: PathBuf,

@@ -234,7 +234,8 @@ impl Reloader {
             Ok(config) => config,
             Err(error) => {
                 self.telemetry.reload_successful.set(0);
-                tracing::error!(%error, "configuration not reloaded, the old one stays");
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::error!(error, "configuration not reloaded, the old one stays");
                 return;
             }
         };

@@ -69,7 +69,7 @@ impl Routes {
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("listen on {address}: {source}; choose another with --listen-address")]
+#[error("cannot listen on {address}, choose another with --listen-address")]
 pub struct ListenError {
     address: String,
     source: io::Error,
