@@ -1,5 +1,6 @@
 //! The `filesystem` collector: the node's filesystems and disks on the `/` row, writable layers on container rows.
 
+use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,7 +123,8 @@ impl Filesystems {
         let path = self.roots.proc.join("diskstats");
         let stats = procfs::DiskStats::from_file(&path)
             .map_err(|error| CollectError::Read(format!("{}: {error}", path.display())))?;
-        let disks = stats.0.into_iter().filter(|disk| {
+        let mut seen = HashSet::new();
+        let disks = stats.0.into_iter().filter(|disk| seen.insert(disk.name.clone())).filter(|disk| {
             let plumbing = ["loop", "ram", "zram", "sr", "fd"].iter().any(|kind| disk.name.starts_with(kind));
             let device = format!("/dev/{}", disk.name);
             !plumbing && self.mounts.iter().any(|mount| mount.device == device)

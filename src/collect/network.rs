@@ -54,6 +54,9 @@ pub fn net_dev(content: &[u8]) -> Result<Vec<Interface>, ParseError> {
         if FALLBACK_TUNNELS.contains(&name) && columns.iter().all(|column| *column == 0) {
             continue;
         }
+        if interfaces.iter().any(|known: &Interface| known.name == name) {
+            continue;
+        }
         if interfaces.len() == MAX_INTERFACES {
             break;
         }

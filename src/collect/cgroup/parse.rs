@@ -358,7 +358,9 @@ pub fn io_stat(content: &[u8]) -> Result<Vec<DeviceIo>, ParseError> {
                 }
             }
         }
-        devices.extend(current.and_then(IoStatKeys::finish));
+        let found = current.and_then(IoStatKeys::finish);
+        // The kernel names a device once. Were it named again, one series would stand twice.
+        devices.extend(found.filter(|io| !devices.iter().any(|known: &DeviceIo| known.number == io.number)));
     }
     Ok(devices)
 }
@@ -503,6 +505,13 @@ mod tests {
         assert_eq!(devices[1].cost.as_ref().unwrap().indelay, Seconds::from_micros(4));
         assert_eq!(devices[1].reads, None);
         assert_eq!(io_stat(b"8:0 rbytes=x\n"), Err(ParseError("io.stat")));
+    }
+
+    #[test]
+    fn a_device_named_twice_is_one_device() {
+        let devices = io_stat(b"8:0 rbytes=1\n8:0 rbytes=2\n").unwrap();
+        assert_eq!(devices.len(), 1);
+        assert_eq!(devices[0].read_bytes, Some(Bytes(1)));
     }
 
     #[test]

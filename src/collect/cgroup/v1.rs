@@ -313,14 +313,21 @@ fn add_bytes(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), parse::Pars
         match found.operation {
             b"Read" => device.read_bytes = Some(bytes),
             b"Write" => device.written_bytes = Some(bytes),
-            b"Sync" => device.other_bytes.push(("Sync", bytes)),
-            b"Async" => device.other_bytes.push(("Async", bytes)),
-            b"Discard" => device.other_bytes.push(("Discard", bytes)),
-            b"Total" => device.other_bytes.push(("Total", bytes)),
+            b"Sync" => set_other(device, "Sync", bytes),
+            b"Async" => set_other(device, "Async", bytes),
+            b"Discard" => set_other(device, "Discard", bytes),
+            b"Total" => set_other(device, "Total", bytes),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Once per operation, whatever the file says: a second one would be the same series again.
+fn set_other(device: &mut DeviceIo, operation: &'static str, bytes: Bytes) {
+    if !device.other_bytes.iter().any(|(known, _)| *known == operation) {
+        device.other_bytes.push((operation, bytes));
+    }
 }
 
 fn add_operations(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), parse::ParseError> {

@@ -168,7 +168,7 @@ impl Handles {
             reader.parse(&mut self.memory_events, dir, "memory.events", MemoryEvents::parse)?.unwrap_or_default();
         usage.oom_kills = events.oom_kill;
         // The root cgroup has no memory.current; the kubelet shows its anonymous and file memory instead.
-        let in_use = current.or_else(|| Some(stat.anon? + stat.file?));
+        let in_use = current.or_else(|| stat.anon?.checked_add(stat.file?));
         Ok(Some(Memory {
             usage: in_use.map(Bytes),
             working_set: in_use.zip(stat.inactive_file).map(|(all, inactive)| Bytes(all.saturating_sub(inactive))),
