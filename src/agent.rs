@@ -169,7 +169,7 @@ async fn collect_in_background(agent: Arc<Agent>, interval: Duration) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let mut landing = agent.join_or_take_off(&Handle::current());
+        let mut landing = agent.join_or_take_off(&mut agent.flight(), &Handle::current());
         // An aborted collection has been logged; the next tick tries again.
         let _ = landing.wait_for(Option::is_some).await;
     }
@@ -224,20 +224,22 @@ impl Agent {
     }
 
     async fn snapshot(self: &Arc<Self>, deadline: Duration, runtime: &Handle) -> Result<Arc<Snapshot>, NoSnapshot> {
-        if let Some((taken, snapshot)) = &self.flight().last
-            && (self.in_background || taken.elapsed() < self.max_age)
-        {
-            return Ok(Arc::clone(snapshot));
-        }
-        let mut landing = self.join_or_take_off(runtime);
+        let mut landing = {
+            let mut flight = self.flight();
+            if let Some((taken, snapshot)) = &flight.last
+                && (self.in_background || taken.elapsed() < self.max_age)
+            {
+                return Ok(Arc::clone(snapshot));
+            }
+            self.join_or_take_off(&mut flight, runtime)
+        };
         let landed = tokio::time::timeout(deadline, landing.wait_for(Option::is_some)).await;
         let landed = landed.map_err(|_| NoSnapshot::Late(deadline))?.map_err(|_| NoSnapshot::Aborted)?;
         landed.clone().ok_or(NoSnapshot::Aborted)
     }
 
     /// Joins the collection under way, or starts one that goes on even when whoever asked for it has gone away.
-    fn join_or_take_off(self: &Arc<Self>, runtime: &Handle) -> Landing {
-        let mut flight = self.flight();
+    fn join_or_take_off(self: &Arc<Self>, flight: &mut Flight, runtime: &Handle) -> Landing {
         if let Some((_, landing)) = &flight.running {
             return landing.clone();
         }

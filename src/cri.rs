@@ -307,7 +307,10 @@ impl Cri {
 
     /// The stream of container events, where the runtime has one (containerd 1.7, CRI-O 1.27).
     pub async fn events(&self) -> Result<Streaming<ContainerEventResponse>, CriError> {
-        let mut client = self.client().await?;
+        // Connecting is left to the calls that are timed and counted.
+        let Some(mut client) = self.connection.lock().await.client.clone() else {
+            return Err(CriError::BackingOff("not connected".to_owned()));
+        };
         // No deadline here: containerd sends the head of its answer only with the first event, so opening the stream
         // takes as long as the node stays quiet. Whoever waits for it waits for nothing else.
         match client.get_container_events(GetEventsRequest {}).await {

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Imports go one way: `model` is a leaf; `discover`, `collect` and `expose` import it and never each other; `agent`
-//! is where they meet; `main` imports `agent`, `config` and `expose::http`. `tests/layering.rs` holds this.
+//! and `main` are where they meet. `tests/layering.rs` holds this.
 //! Read in this order: [`model`], [`discover`], [`collect`], [`expose`], [`agent`], [`config`].
 
 pub mod agent;

@@ -58,8 +58,7 @@ impl Filesystems {
             return Ok(());
         }
         let path = self.roots.proc.join("1/mountinfo");
-        let table =
-            MountInfos::from_file(&path).map_err(|error| CollectError::Read(format!("{}: {error}", path.display())))?;
+        let table = MountInfos::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
         self.mounts_read = Some(Instant::now());
         let mut mounts: Vec<Mount> = Vec::new();
         for mount in table.0 {
@@ -121,8 +120,7 @@ impl Filesystems {
 
     fn disks(&self) -> Result<Vec<Disk>, CollectError> {
         let path = self.roots.proc.join("diskstats");
-        let stats = procfs::DiskStats::from_file(&path)
-            .map_err(|error| CollectError::Read(format!("{}: {error}", path.display())))?;
+        let stats = procfs::DiskStats::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
         let mut seen = HashSet::new();
         let disks = stats.0.into_iter().filter(|disk| seen.insert(disk.name.clone())).filter(|disk| {
             let plumbing = ["loop", "ram", "zram", "sr", "fd"].iter().any(|kind| disk.name.starts_with(kind));

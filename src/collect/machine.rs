@@ -30,8 +30,7 @@ impl Machines {
     fn read(&self) -> Result<Machine, CollectError> {
         let Roots { host, proc, sys, .. } = &*self.roots;
         let path = proc.join("meminfo");
-        let meminfo = procfs::Meminfo::from_file(&path)
-            .map_err(|error| CollectError::Read(format!("{}: {error}", path.display())))?;
+        let meminfo = procfs::Meminfo::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
         let topology = Topology::read(proc, sys);
         let machine_id = line(&host.join("etc/machine-id")).or_else(|| line(&host.join("var/lib/dbus/machine-id")));
         Ok(Machine {

@@ -116,6 +116,18 @@ pub enum CollectError {
 }
 
 impl CollectError {
+    /// A file of procfs that the `procfs` crate could not read. Its own words for a file it does not understand name a
+    /// place in its source, over several lines.
+    pub fn procfs(path: &std::path::Path, error: &procfs::ProcError) -> Self {
+        let problem = match error {
+            procfs::ProcError::NotFound(_) => "not found".to_owned(),
+            procfs::ProcError::PermissionDenied(_) => "permission denied".to_owned(),
+            procfs::ProcError::Io(error, _) => error.to_string(),
+            _ => "malformed".to_owned(),
+        };
+        Self::Read(format!("{}: {problem}", path.display()))
+    }
+
     /// The source is missing because of `error`, whose causes are put into the text.
     pub fn source(error: impl std::error::Error) -> Self {
         let mut text = error.to_string();

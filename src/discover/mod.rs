@@ -311,7 +311,10 @@ async fn follow_events(shared: Arc<Shared>) {
     if !shared.cri.is_configured() {
         return;
     }
+    let mut health = shared.health.subscribe();
     loop {
+        // The sender lives in `shared`.
+        let _ = health.wait_for(|health| health.first_sync && health.runtime_error.is_none()).await;
         let pause = match shared.cri.events().await {
             Ok(mut stream) => {
                 tracing::debug!("following container events");

@@ -68,7 +68,7 @@ pub fn markdown() -> String {
          Generated from the metric tables in `src/expose/families/`; a test keeps this page and the tables equal.\n\
          Regenerate it with `UPDATE_GOLDEN=1 cargo test --test catalog`.\n\n\
          Types are cAdvisor's. Every `container_*` sample carries the six labels `container`, `id`, `image`, `name`, \
-         `namespace` and `pod`, blank when unknown; the column shows what a family adds. *Profile* is the smallest \
+         `namespace` and `pod`, blank when unknown (`container_scrape_error` alone has none); the column shows what a family adds. *Profile* is the smallest \
          `--metrics-profile` that has the family: each profile has all of the one before it, in the order \
          `dashboards`, `kubelet`, `all`. A fact that the node's kernel or runtime does not give has no sample; a \
          measured zero is one.\n",

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::{Duration, Instant};
 
 use actix_web::error::BlockingError;
 use actix_web::web::{self, Bytes};
@@ -16,6 +17,10 @@ use crate::expose::text::{Format, Text};
 use crate::expose::walk::{View, walk};
 use crate::model::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
+
+/// How long a body is kept for others: for scrapes at the same moment. The agent's metrics about itself are in it and
+/// must not stand still however long a snapshot is reused.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// Which body.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,7 +47,7 @@ type Cell = Arc<OnceCell<Bytes>>;
 #[derive(Debug, Default)]
 struct Cache {
     of: Weak<Snapshot>,
-    cells: HashMap<Key, Cell>,
+    cells: HashMap<Key, (Instant, Cell)>,
 }
 
 impl Pages {
@@ -73,7 +78,11 @@ impl Pages {
             if !std::ptr::eq(cache.of.as_ptr(), Arc::as_ptr(snapshot)) {
                 *cache = Cache { of: Arc::downgrade(snapshot), cells: HashMap::new() };
             }
-            Arc::clone(cache.cells.entry(key.clone()).or_default())
+            let (begun, cell) = cache.cells.entry(key.clone()).or_insert_with(|| (Instant::now(), Cell::default()));
+            if begun.elapsed() > KEPT {
+                (*begun, *cell) = (Instant::now(), Cell::default());
+            }
+            Arc::clone(cell)
         };
         cell.get_or_try_init(|| encode(key)).await.cloned()
     }

@@ -134,7 +134,7 @@ impl Cgroups {
         let path = self.roots.proc.join("meminfo");
         let meminfo = match procfs::Meminfo::from_file(&path) {
             Ok(meminfo) => meminfo,
-            Err(error) => return self.reader.note(&path, &error),
+            Err(_) => return self.reader.note(&path, &"malformed"),
         };
         if let Some(memory) = &mut usage.memory
             && memory.swap.is_none()
