@@ -14,6 +14,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::collect::cgroup::{Wanted, layout::Layout};
+use crate::collect::held::Budget;
+use crate::collect::kata::{self, Katas};
 use crate::collect::oom::Ledger;
 use crate::collect::writable_layer::WritableLayers;
 use crate::collect::{self, COLLECTORS, Collected, Collection, Roots};
@@ -45,6 +47,8 @@ struct Agent {
     discovery: Discovery,
     cri: Arc<Cri>,
     layers: Arc<WritableLayers>,
+    /// `None` when the collector is off.
+    katas: Option<Arc<Katas>>,
     collection: Arc<Mutex<Collection>>,
     flight: Mutex<Flight>,
     max_age: Duration,
@@ -155,6 +159,9 @@ async fn follow_inventory(agent: Arc<Agent>, oom: Arc<Ledger>) {
     while inventories.changed().await.is_ok() {
         let inventory = Arc::clone(&inventories.borrow_and_update());
         oom.observe_exits(&inventory);
+        if let Some(katas) = &agent.katas {
+            katas.forget(&inventory);
+        }
         let collection = Arc::clone(&agent.collection);
         let forgotten = tokio::task::spawn_blocking(move || lock(&collection).forget(&inventory)).await;
         if let Err(error) = forgotten {
@@ -187,20 +194,23 @@ impl Agent {
             discover::Options {
                 cgroup_root,
                 cgroup_mount: config.cgroupfs.clone(),
-                kata_roots: vec![config.run_dir.join("vc/sbs"), config.run_dir.join("kata")],
+                run_dir: config.run_dir.clone(),
                 interval: config.sync_interval(),
                 scope: config.scope,
             },
             Arc::clone(&cri),
         );
         let layers = Arc::new(WritableLayers::default());
+        let roots = Arc::new(Roots {
+            host: config.host_root.clone(),
+            proc: config.procfs.clone(),
+            sys: config.sysfs.clone(),
+            cgroup: config.cgroupfs.clone(),
+        });
+        let budget = Budget::of_process();
         let collection = Collection::new(collect::Options {
-            roots: Arc::new(Roots {
-                host: config.host_root.clone(),
-                proc: config.procfs.clone(),
-                sys: config.sysfs.clone(),
-                cgroup: config.cgroupfs.clone(),
-            }),
+            roots: Arc::clone(&roots),
+            budget: Arc::clone(&budget),
             enabled: config.enabled_collectors(),
             wanted: wanted(config),
             layers: Arc::clone(&layers),
@@ -211,6 +221,14 @@ impl Agent {
             discovery,
             cri,
             layers,
+            katas: config.enabled_collectors().contains(&kata::NAME).then(|| {
+                let options = kata::Options {
+                    run_dir: config.run_dir.clone(),
+                    bundles: config.bundles(),
+                    shim_scrape: config.shim_scrape,
+                };
+                Katas::new(options, Arc::clone(&roots), &budget)
+            }),
             collection: Arc::new(Mutex::new(collection)),
             flight: Mutex::default(),
             max_age: config.max_age(),
@@ -266,6 +284,16 @@ impl Agent {
     async fn collect(&self) -> Option<Snapshot> {
         self.discovery.ready().await;
         self.refresh_layers().await;
+        let mut snapshot = self.collect_host().await?;
+        if let Some(katas) = &self.katas {
+            let round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory)).await;
+            round.merge_into(&mut snapshot);
+        }
+        Some(snapshot)
+    }
+
+    /// Everything but what only a guest can tell.
+    async fn collect_host(&self) -> Option<Snapshot> {
         let first = match self.read(true).await? {
             Some(collected) => collected,
             None => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::collect::kata::gate::ShimScrape;
 use crate::collect::{COLLECTORS, Description};
 use crate::cri::{RuntimeEndpoint, WELL_KNOWN_SOCKETS};
 use crate::discover::assemble::Scope;
@@ -76,6 +77,16 @@ pub struct Settings {
     #[arg(long, env = "KATA_PULSE_RUN_DIR", value_name = "DIR", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_dir: Option<PathBuf>,
+
+    /// Directory that holds io.containerd.runtime.v2.task [default: containerd or k3s/containerd under the run directory]
+    #[arg(long, env = "KATA_PULSE_CONTAINERD_STATE", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub containerd_state: Option<PathBuf>,
+
+    /// Which shims may be asked for metrics: off, safe (those known to survive it) or all [default: safe]
+    #[arg(long, env = "KATA_PULSE_SHIM_SCRAPE", value_name = "WHICH", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shim_scrape: Option<ShimScrape>,
 
     /// Which pods get rows: all, or kata beside a kubelet that serves the rest [default: all]
     #[arg(long, env = "KATA_PULSE_SCOPE", value_name = "SCOPE", global = true)]
@@ -178,6 +189,8 @@ impl Settings {
             procfs: self.procfs.or(lesser.procfs),
             cgroupfs: self.cgroupfs.or(lesser.cgroupfs),
             run_dir: self.run_dir.or(lesser.run_dir),
+            containerd_state: self.containerd_state.or(lesser.containerd_state),
+            shim_scrape: self.shim_scrape.or(lesser.shim_scrape),
             scope: self.scope.or(lesser.scope),
             enable_collectors: self.enable_collectors.or(lesser.enable_collectors),
             disable_collectors: self.disable_collectors.or(lesser.disable_collectors),
@@ -218,6 +231,10 @@ pub struct Config {
     pub cgroupfs: PathBuf,
     /// The node's run directory.
     pub run_dir: PathBuf,
+    /// Where containerd keeps its state; `None` to look in the usual places.
+    pub containerd_state: Option<PathBuf>,
+    /// Which shims may be asked for metrics.
+    pub shim_scrape: ShimScrape,
     /// Which pods get rows.
     pub scope: Scope,
     /// How much is served.
@@ -254,6 +271,8 @@ impl Config {
             sysfs: host_root.join("sys"),
             cgroupfs: settings.cgroupfs.unwrap_or_else(|| host_root.join("sys/fs/cgroup")),
             run_dir: settings.run_dir.unwrap_or_else(|| host_root.join("run")),
+            containerd_state: settings.containerd_state,
+            shim_scrape: settings.shim_scrape.unwrap_or_default(),
             scope: match settings.scope {
                 Some(ScopeName::Kata) => Scope::Kata,
                 Some(ScopeName::All) | None => Scope::All,
@@ -287,6 +306,15 @@ impl Config {
         self.sync_interval
     }
 
+    /// Directories of the bundles of Kubernetes' containers.
+    pub fn bundles(&self) -> Vec<PathBuf> {
+        let state = match &self.containerd_state {
+            Some(state) => vec![state.clone()],
+            None => vec![self.run_dir.join("containerd"), self.run_dir.join("k3s/containerd")],
+        };
+        state.iter().map(|state| state.join("io.containerd.runtime.v2.task/k8s.io")).collect()
+    }
+
     /// The settings in force as YAML, every key present.
     pub fn to_yaml(&self) -> String {
         let settings = Settings {
@@ -301,6 +329,8 @@ impl Config {
             procfs: Some(self.procfs.clone()),
             cgroupfs: Some(self.cgroupfs.clone()),
             run_dir: Some(self.run_dir.clone()),
+            containerd_state: self.containerd_state.clone(),
+            shim_scrape: Some(self.shim_scrape),
             scope: Some(match self.scope {
                 Scope::All => ScopeName::All,
                 Scope::Kata => ScopeName::Kata,
@@ -400,7 +430,7 @@ mod tests {
         assert_eq!(config.listen, ["127.0.0.1:8090"]);
         assert_eq!(config.max_age(), Duration::from_secs(1));
         assert_eq!(config.metrics_interval(), None);
-        assert_eq!(config.enabled_collectors(), ["cgroup", "network", "process", "filesystem", "machine"]);
+        assert_eq!(config.enabled_collectors(), ["cgroup", "network", "process", "filesystem", "kata", "machine"]);
         assert_eq!(config.cgroupfs, Path::new("/sys/fs/cgroup"));
         assert!(matches!(config.runtime_endpoint, RuntimeEndpoint::Probe(paths) if paths.len() == 4));
     }

@@ -17,4 +17,7 @@ pub mod discover;
 pub mod expose;
 pub mod log;
 pub mod model;
+pub mod protos;
 pub mod telemetry;
+pub mod transport;
+pub mod unix_http;

@@ -16,7 +16,10 @@ const RULE: &[(&str, &[&str])] = &[
     ("log", &[]),
     ("cri", &["telemetry"]),
     ("discover", &["cri", "model", "telemetry"]),
-    ("collect", &["cri", "model", "telemetry"]),
+    ("protos", &[]),
+    ("transport", &["protos"]),
+    ("unix_http", &[]),
+    ("collect", &["cri", "model", "protos", "telemetry", "transport", "unix_http"]),
     ("expose", &["cri", "model", "telemetry"]),
     // Names what the others take as options, but none that is above it.
     ("config", &["collect", "cri", "discover", "expose", "log", "model"]),

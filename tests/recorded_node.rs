@@ -36,7 +36,11 @@ fn collect(node: &RecordedNode, capture: Capture) -> String {
 /// times of unpacked directories, and sizes of whatever filesystem of this machine has the recorded one's number.
 fn settled(body: &str) -> String {
     let kept = |line: &&str| {
-        let volatile = ["container_last_seen{", "kata_pulse_collector_duration_seconds{"];
+        let volatile = [
+            "container_last_seen{",
+            "kata_pulse_collector_duration_seconds{",
+            "kata_pulse_sandbox_scrape_duration_seconds{",
+        ];
         let measured_here = ["container_fs_limit_bytes", "container_fs_inodes_free", "container_fs_inodes_total"];
         let from_file_time = line.starts_with("container_start_time_seconds{") && line.contains("name=\"\"");
         let of_root = line.starts_with("container_fs_usage_bytes{") && line.contains("id=\"/\"");

@@ -9,6 +9,7 @@ pub mod cgroup;
 mod descriptors;
 mod filesystem;
 pub mod held;
+pub mod kata;
 mod machine;
 pub mod network;
 pub mod oom;
@@ -78,6 +79,11 @@ pub const COLLECTORS: &[Description] = &[
         name: "filesystem",
         default: true,
         summary: "node filesystems (statfs) and disks; writable layers from CRI once a minute",
+    },
+    Description {
+        name: kata::NAME,
+        default: true,
+        summary: "Kata pods: containers and guest through the kata-agent or the shim, the machine through its VMM",
     },
     Description { name: "machine", default: true, summary: "CPU topology, memory and identity of the node" },
 ];
@@ -157,6 +163,8 @@ pub trait Collector: Send + std::fmt::Debug {
 pub struct Options {
     /// Where to read.
     pub roots: Arc<Roots>,
+    /// How many descriptors may be held.
+    pub budget: Arc<held::Budget>,
     /// Names of the collectors to run.
     pub enabled: Vec<&'static str>,
     /// What cgroup facts the enabled families need.
@@ -178,10 +186,9 @@ pub struct Collection {
 impl Collection {
     /// Makes the enabled collectors. Nothing is read yet.
     pub fn new(options: Options) -> Self {
-        let Options { roots, enabled, wanted, layers, oom } = options;
-        let budget = held::Budget::of_process();
+        let Options { roots, budget, enabled, wanted, layers, oom } = options;
         tracing::debug!(descriptors = budget.max(), "files held open at most");
-        let all: [Box<dyn Collector>; COLLECTORS.len()] = [
+        let all: [Box<dyn Collector>; COLLECTORS.len() - 1] = [
             Box::new(cgroup::Cgroups::new(Arc::clone(&roots), wanted, Arc::clone(&budget))),
             Box::new(network::Networks::new(Arc::clone(&roots), Arc::clone(&budget))),
             Box::new(process::Processes::new(Arc::clone(&roots))),
@@ -248,7 +255,7 @@ impl Collection {
                 } else {
                     String::new()
                 };
-                SandboxReport { sandbox: Arc::clone(sandbox), up, last_error }
+                SandboxReport { sandbox: Arc::clone(sandbox), up, last_error, kata: None }
             })
             .collect();
         Snapshot { taken_at: Some(now), oom_kills: self.oom.totals(), inventory, rows, machine, sandboxes, collectors }

@@ -8,7 +8,11 @@ use crate::discover::cgroup_path::{self, Class, Leaf};
 use crate::discover::cgroups::Found;
 use crate::discover::runtime_view::{KnownContainer, KnownSandbox, RuntimeView};
 use crate::model::identity::{CgroupPath, ContainerId, LabelBlock, Labels, PodUid, SandboxId};
-use crate::model::inventory::{Inventory, Kind, Network, Runtime, RuntimeVersion, Sandbox, SandboxState, Subject};
+use crate::model::inventory::{
+    Container, ContainerState, Inventory, KataDirectory, Kind, Network, Runtime, RuntimeVersion, Sandbox, SandboxState,
+    Subject,
+};
+use crate::model::usage::Spec;
 
 /// How long a cgroup may be unknown to an answering runtime before it gets a row with blank names. The runtime makes
 /// a sandbox's cgroup before it lists the sandbox; a row served in between would become another series a moment later.
@@ -42,8 +46,8 @@ pub struct Evidence<'a> {
     pub runtime_answers: bool,
     /// From the cgroup tree.
     pub found: &'a [Found],
-    /// Sandbox directories under the Kata roots.
-    pub kata: &'a HashSet<String>,
+    /// Sandbox directories under the Kata roots, by sandbox id.
+    pub kata: &'a HashMap<String, KataDirectory>,
 }
 
 /// Makes inventories, remembering what must be remembered between them.
@@ -91,6 +95,7 @@ impl Assembler {
         }
         self.first_seen = unknown;
         index.add_networks(&mut subjects);
+        index.add_guests(&mut subjects);
         let taken: HashMap<&str, &Arc<Subject>> =
             before.subjects.iter().map(|subject| (subject.key(), subject)).collect();
         let mut subjects: Vec<Arc<Subject>> = subjects
@@ -125,8 +130,10 @@ struct Draft {
     kind: Kind,
     labels: Labels,
     cgroup: Option<CgroupPath>,
+    in_guest: bool,
     sandbox: Option<SandboxId>,
     container: Option<ContainerId>,
+    spec: Option<Spec>,
     started_at: Option<crate::model::units::Seconds>,
     created_at: Option<crate::model::units::Seconds>,
     network: Network,
@@ -138,8 +145,10 @@ impl Draft {
             kind,
             labels: Labels { id: path.to_string(), ..Labels::default() },
             cgroup: Some(path.clone()),
+            in_guest: false,
             sandbox: None,
             container: None,
+            spec: None,
             started_at: None,
             created_at: None,
             network: if kind == Kind::Root { Network::Node } else { Network::None },
@@ -156,21 +165,35 @@ impl Draft {
     }
 
     fn is(&self, subject: &Subject) -> bool {
-        let Subject { kind, labels, block: _, cgroup, sandbox, container, started_at, created_at, network } = subject;
+        let Subject {
+            kind,
+            labels,
+            block: _,
+            cgroup,
+            in_guest,
+            sandbox,
+            container,
+            spec,
+            started_at,
+            created_at,
+            network,
+        } = subject;
         self.kind == *kind
+            && self.in_guest == *in_guest
             && self.labels == *labels
             && self.cgroup == *cgroup
             && self.sandbox == *sandbox
             && self.container == *container
+            && self.spec == *spec
             && self.started_at == *started_at
             && self.created_at == *created_at
             && self.network == *network
     }
 
     fn finish(self) -> Subject {
-        let Self { kind, labels, cgroup, sandbox, container, started_at, created_at, network } = self;
+        let Self { kind, labels, cgroup, in_guest, sandbox, container, spec, started_at, created_at, network } = self;
         let block = LabelBlock::render(&labels);
-        Subject { kind, labels, block, cgroup, sandbox, container, started_at, created_at, network }
+        Subject { kind, labels, block, cgroup, in_guest, sandbox, container, spec, started_at, created_at, network }
     }
 }
 
@@ -217,9 +240,14 @@ impl<'a> Index<'a> {
         index
     }
 
+    /// Name of the container runtime.
+    fn runtime(&self) -> Option<&'a str> {
+        self.evidence.view.version.as_ref().map(|version| version.name.as_str())
+    }
+
     /// Whether a sandbox is Kata's, by its directory, its handler or its runtime type.
     fn is_kata(&self, sandbox: &str) -> bool {
-        self.evidence.kata.contains(sandbox)
+        self.evidence.kata.contains_key(sandbox)
             || self.evidence.view.sandboxes.get(sandbox).is_some_and(KnownSandbox::says_kata)
     }
 
@@ -254,15 +282,7 @@ impl<'a> Index<'a> {
                 Verdict::Subject(self.sandbox_draft(&found.path, sandbox_id, sandbox, Some(found.path.clone())))
             }
             (None, Some((sandbox_id, sandbox, container))) => {
-                let mut draft = Draft::new(Kind::Container, &found.path).of_pod(Some((sandbox_id, sandbox)));
-                draft.labels.container.clone_from(&container.public.name);
-                draft.labels.image.clone_from(&container.public.image);
-                let attempt = container.public.attempt;
-                draft.labels.name = self.runtime_name(&container.public.name, sandbox, attempt, id.as_str());
-                draft.container = Some(id.clone());
-                draft.started_at = container.public.started_at;
-                draft.created_at = container.created_at;
-                Verdict::Subject(draft)
+                Verdict::Subject(self.container_draft(&found.path, sandbox_id, sandbox, container))
             }
             (None, None) if found.pod.is_some() => {
                 let mut draft = Draft::new(Kind::Container, &found.path);
@@ -272,6 +292,25 @@ impl<'a> Index<'a> {
             // An id in the name of a cgroup outside of pods proves nothing unless the runtime knows it.
             (None, None) => Verdict::Nothing,
         }
+    }
+
+    fn container_draft(
+        &self,
+        path: &CgroupPath,
+        sandbox_id: &SandboxId,
+        sandbox: &KnownSandbox,
+        container: &KnownContainer,
+    ) -> Draft {
+        let mut draft = Draft::new(Kind::Container, path).of_pod(Some((sandbox_id, sandbox)));
+        let Container { id, name, image, attempt, started_at, .. } = &container.public;
+        draft.labels.container.clone_from(name);
+        draft.labels.image.clone_from(image);
+        draft.labels.name = self.runtime_name(name, sandbox, *attempt, id.as_str());
+        draft.container = Some(id.clone());
+        draft.spec.clone_from(&container.spec);
+        draft.started_at = *started_at;
+        draft.created_at = container.created_at;
+        draft
     }
 
     fn sandbox_draft(
@@ -293,8 +332,7 @@ impl<'a> Index<'a> {
 
     /// The `name` label: the id with containerd, the name the kubelet once gave Docker containers with the others.
     fn runtime_name(&self, container: &str, sandbox: &KnownSandbox, attempt: u32, id: &str) -> String {
-        let runtime = self.evidence.view.version.as_ref().map(|version| version.name.to_ascii_lowercase());
-        match runtime.as_deref() {
+        match self.runtime() {
             Some("cri-o" | "docker") => {
                 let KnownSandbox { name, namespace, uid, .. } = sandbox;
                 format!("k8s_{container}_{name}_{namespace}_{uid}_{attempt}")
@@ -336,16 +374,35 @@ impl<'a> Index<'a> {
         }
         for (id, cgroups) in members {
             let Some(sandbox) = self.evidence.view.sandboxes.get(id.as_str()) else { continue };
-            let Some(sibling) = cgroups.first() else { continue };
-            let sibling_id = drafts
-                .iter()
-                .find(|draft| draft.cgroup.as_ref() == Some(sibling))
-                .and_then(|draft| draft.container.clone());
-            let sibling_id = sibling_id.as_ref().map(|id| id.as_str()).unwrap_or_default();
-            let label = CgroupPath::from(cgroup_path::beside(sibling.as_str(), sibling_id, id.as_str()));
+            let Some(pod) = cgroups.first().and_then(|sibling| pods.get(sibling)) else { continue };
+            let label = CgroupPath::from(cgroup_path::below_pod(pod.as_str(), self.runtime(), id.as_str()));
             let mut draft = self.sandbox_draft(&label, &id, sandbox, None);
             draft.network = self.network(&id, Some(cgroups));
             drafts.push(draft);
+        }
+    }
+
+    /// Rows of Kata pods' containers, which have no cgroup on the host. Their `id` is the path that runc would have
+    /// given them below the pod's cgroup, so that whoever takes the pod from it goes on doing so.
+    fn add_guests(&self, drafts: &mut Vec<Draft>) {
+        let mut pods: HashMap<&PodUid, &CgroupPath> = HashMap::new();
+        for found in self.evidence.found {
+            if let Class::Pod(uid) = &found.class {
+                pods.entry(uid).or_insert(&found.path);
+            }
+        }
+        let kata = self.evidence.view.sandboxes.iter().filter(|(id, _)| self.is_kata(id.as_str()));
+        for (id, sandbox) in kata.filter(|(_, sandbox)| sandbox.state == SandboxState::Ready) {
+            let uids = [Some(&sandbox.uid), sandbox.config_hash.as_ref()];
+            let pod = uids.into_iter().flatten().find_map(|uid| pods.get(uid));
+            let pod = pod.map_or_else(|| format!("/kubepods/pod{}", sandbox.uid), ToString::to_string);
+            let path = |id: &str| CgroupPath::from(cgroup_path::below_pod(&pod, self.runtime(), id));
+            let running = sandbox.containers.iter().filter(|known| known.public.state == ContainerState::Running);
+            let mut rows: Vec<Draft> = running
+                .map(|known| self.container_draft(&path(known.public.id.as_str()), id, sandbox, known))
+                .collect();
+            rows.push(self.sandbox_draft(&path(id.as_str()), id, sandbox, None));
+            drafts.extend(rows.into_iter().map(|draft| Draft { cgroup: None, in_guest: true, ..draft }));
         }
     }
 
@@ -372,14 +429,20 @@ impl<'a> Index<'a> {
                     uid: known.uid.clone(),
                     runtime: if self.is_kata(id.as_str()) { Runtime::Kata } else { Runtime::Runc },
                     runtime_handler: known.runtime_handler.clone(),
-                    hypervisor: None,
+                    kata: self.evidence.kata.get(id.as_str()).cloned(),
                     state: known.state,
                     created_at: known.created_at,
                     host_network: known.detail.as_ref().is_some_and(|detail| detail.host_network),
                     containers,
                 }
             })
-            .chain(self.evidence.kata.iter().filter(|id| !view.contains_key(id.as_str())).map(|id| nameless_kata(id)))
+            .chain(
+                self.evidence
+                    .kata
+                    .iter()
+                    .filter(|(id, _)| !view.contains_key(id.as_str()))
+                    .map(|(id, directory)| nameless_kata(id, directory)),
+            )
             .map(Arc::new)
             .collect();
         sandboxes.sort_by(|one, other| one.id.cmp(&other.id));
@@ -389,7 +452,7 @@ impl<'a> Index<'a> {
 }
 
 /// A Kata sandbox that no runtime has named.
-fn nameless_kata(id: &str) -> Sandbox {
+fn nameless_kata(id: &str, directory: &KataDirectory) -> Sandbox {
     Sandbox {
         id: id.into(),
         pod_name: String::new(),
@@ -397,7 +460,7 @@ fn nameless_kata(id: &str) -> Sandbox {
         uid: PodUid::from(""),
         runtime: Runtime::Kata,
         runtime_handler: String::new(),
-        hypervisor: None,
+        kata: Some(directory.clone()),
         state: SandboxState::Unknown,
         created_at: None,
         host_network: false,
@@ -420,7 +483,7 @@ mod tests {
     use super::*;
     use crate::discover::cgroup_path::classify;
     use crate::discover::runtime_view::SandboxDetail;
-    use crate::model::inventory::{Container, ContainerState};
+    use crate::model::inventory::KataRuntime;
     use crate::model::units::Seconds;
 
     fn id(letter: char) -> String {
@@ -483,7 +546,11 @@ mod tests {
     }
 
     fn assemble(view: &RuntimeView, found: &[Found], kata: &[char]) -> Assembled {
-        let kata = kata.iter().map(|letter| id(*letter)).collect();
+        let directory = |letter: &char| {
+            let path = std::path::PathBuf::from(format!("/run/kata/{}", id(*letter)));
+            (id(*letter), KataDirectory { runtime: KataRuntime::Rs, path })
+        };
+        let kata = kata.iter().map(directory).collect();
         let evidence = Evidence { view, runtime_answers: view.version.is_some(), found, kata: &kata };
         Assembler::new(Scope::All).assemble(&evidence, &Inventory::default(), Instant::now())
     }
@@ -539,8 +606,13 @@ mod tests {
             [(by_handler, &[][..]), (by_type, &[]), (sandbox("web", "u1", &[("app", 'b')]), &['a'])]
         {
             let all = assemble(&view("containerd", vec![('a', known)]), &found, directories);
-            let keys: Vec<&str> = all.inventory.subjects.iter().map(|subject| subject.key()).collect();
+            let (guests, hosts): (Vec<_>, Vec<_>) = all.inventory.subjects.iter().partition(|subject| subject.in_guest);
+            let keys: Vec<&str> = hosts.iter().map(|subject| subject.key()).collect();
             assert_eq!(keys, ["/", "/kubepods", "/kubepods/burstable", POD]);
+            assert!(guests.iter().all(|subject| subject.cgroup.is_none() && subject.network == Network::None));
+            let names: Vec<_> =
+                guests.iter().map(|subject| (subject.key(), subject.labels.container.as_str())).collect();
+            assert_eq!(names, [(paths[0].as_str(), ""), (paths[1].as_str(), "app")], "as runc would have named them");
             assert_eq!(all.inventory.sandboxes[0].runtime, Runtime::Kata);
         }
         let nameless = assemble(&RuntimeView::default(), &found, &['a']);
@@ -586,7 +658,7 @@ mod tests {
     fn unknown_cgroups_wait_for_an_answering_runtime_and_for_no_other() {
         let found = tree(&[format!("{POD}/{}", id('a'))]);
         let known = view("containerd", vec![]);
-        let kata = HashSet::new();
+        let kata = HashMap::new();
         let mut assembler = Assembler::new(Scope::All);
         let mut at = |answers, seconds| {
             let evidence = Evidence { view: &known, runtime_answers: answers, found: &found, kata: &kata };
@@ -616,7 +688,7 @@ mod tests {
     fn unchanged_subjects_are_taken_over() {
         let view = view("containerd", vec![('a', sandbox("web", "u1", &[("app", 'b')]))]);
         let found = tree(&[format!("{POD}/{}", id('b'))]);
-        let kata = HashSet::new();
+        let kata = HashMap::new();
         let evidence = Evidence { view: &view, runtime_answers: true, found: &found, kata: &kata };
         let mut assembler = Assembler::new(Scope::All);
         let first = assembler.assemble(&evidence, &Inventory::default(), Instant::now()).inventory;

@@ -116,13 +116,18 @@ pub fn is_container_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// How the runtime would have named the cgroup of container `id` beside `sibling`, a container's cgroup of the same
-/// pod: the sibling's path with its id exchanged. For rows that have no cgroup of their own.
-pub fn beside(sibling: &str, sibling_id: &str, id: &str) -> String {
-    match sibling.rfind(sibling_id) {
-        Some(at) => format!("{}{id}{}", &sibling[..at], &sibling[at + sibling_id.len()..]),
-        None => sibling.to_owned(),
-    }
+/// How the runtime (`containerd`, `cri-o`, `docker`) would have named the cgroup of container `id` in the cgroup of
+/// `pod`: the driver is told by the pod's own name.
+pub fn below_pod(pod: &str, runtime: Option<&str>, id: &str) -> String {
+    let systemd = pod.ends_with(".slice");
+    let (prefix, suffix) = match (runtime.unwrap_or_default(), systemd) {
+        ("cri-o", true) => ("crio-", ".scope"),
+        ("cri-o", false) => ("crio-", ""),
+        ("docker", true) => ("docker-", ".scope"),
+        (_, true) => ("cri-containerd-", ".scope"),
+        (_, false) => ("", ""),
+    };
+    format!("{pod}/{prefix}{id}{suffix}")
 }
 
 #[cfg(test)]
@@ -198,10 +203,18 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_cgroup_is_named_like_its_sibling() {
-        let other = "f".repeat(64);
-        let path = format!("/kubepods.slice/x.slice/crio-{ID}.scope");
-        assert_eq!(beside(&path, ID, &other), format!("/kubepods.slice/x.slice/crio-{other}.scope"));
+    fn containers_of_guests_are_named_as_if_they_were_here() {
+        let slice = "/kubepods.slice/kubepods-podu1.slice";
+        for (pod, runtime, leaf) in [
+            (slice, "containerd", format!("cri-containerd-{ID}.scope")),
+            (slice, "cri-o", format!("crio-{ID}.scope")),
+            ("/kubepods/podu1", "containerd", ID.to_owned()),
+            ("/kubepods/podu1", "cri-o", format!("crio-{ID}")),
+        ] {
+            let path = below_pod(pod, Some(runtime), ID);
+            assert_eq!(path, format!("{pod}/{leaf}"));
+            assert_eq!(last(&path), container(), "and the name reads back");
+        }
     }
 
     proptest::proptest! {

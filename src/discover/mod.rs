@@ -7,9 +7,10 @@
 pub mod assemble;
 pub mod cgroup_path;
 pub mod cgroups;
+mod kata_roots;
 mod runtime_view;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,9 +19,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::cri::{Cri, CriError};
-use crate::model::inventory::Inventory;
+use crate::model::inventory::{Inventory, KataDirectory};
 use assemble::{Assembled, Assembler, Evidence, Scope};
 use cgroups::{Found, Tree};
+use kata_roots::KataRoots;
 use runtime_view::RuntimeView;
 
 /// Shortest pause between two syncs that hints asked for.
@@ -40,8 +42,8 @@ pub struct Options {
     pub cgroup_root: fn(&std::path::Path) -> Option<PathBuf>,
     /// The cgroup mount point.
     pub cgroup_mount: PathBuf,
-    /// Directories that hold one directory per Kata sandbox.
-    pub kata_roots: Vec<PathBuf>,
+    /// The node's run directory, which holds the roots of Kata sandboxes.
+    pub run_dir: PathBuf,
     /// Time between full syncs.
     pub interval: Duration,
     /// Which pods get rows.
@@ -57,6 +59,12 @@ pub struct Health {
     pub runtime_error: Option<String>,
     /// Why the cgroup tree could not be walked; `None` when it could.
     pub cgroup_error: Option<String>,
+}
+
+impl Health {
+    fn runtime_answers(&self) -> bool {
+        self.first_sync && self.runtime_error.is_none()
+    }
 }
 
 /// A running discovery. Dropping it ends its tasks.
@@ -173,6 +181,8 @@ impl TreeState {
 struct Writer {
     shared: Arc<Shared>,
     view: RuntimeView,
+    kata_roots: KataRoots,
+    kata: HashMap<String, KataDirectory>,
     assembler: Assembler,
     soon: Duration,
 }
@@ -180,7 +190,13 @@ struct Writer {
 impl Writer {
     fn new(shared: Arc<Shared>) -> Self {
         let assembler = Assembler::new(shared.options.scope);
-        Self { shared, view: RuntimeView::default(), assembler, soon: SOON }
+        let hints = shared.hints.clone();
+        let kata_roots = KataRoots::new(&shared.options.run_dir, move || {
+            // Nobody to hint to means that discovery is ending.
+            let _ = hints.send(None);
+        });
+        let (view, kata) = (RuntimeView::default(), HashMap::new());
+        Self { shared, view, kata_roots, kata, assembler, soon: SOON }
     }
 
     async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Option<oneshot::Sender<()>>>) {
@@ -212,6 +228,14 @@ impl Writer {
 
     /// One round; says whether there is reason for the next one before its time.
     async fn sync(&mut self) -> bool {
+        let kata = self.kata_roots.list();
+        if kata != self.kata {
+            // A sandbox that came or went is published at once: the runtime may take its time, or not answer at all.
+            self.kata = kata;
+            let found = Arc::clone(&self.shared.tree.lock().unwrap_or_else(PoisonError::into_inner).found);
+            let answers = self.shared.health.borrow().runtime_answers();
+            self.publish(&found, answers);
+        }
         let configured = self.shared.cri.is_configured();
         let mut runtime_error = None;
         if configured {
@@ -223,13 +247,15 @@ impl Writer {
         // The tree after the runtime: a container that starts in between is seen in the tree and waits for the next
         // round; the other way round it would be listed and seem to have no cgroup.
         let (found, cgroup_error) = self.walk().await;
-        let kata = self.kata_sandboxes();
-        let evidence = Evidence {
-            view: &self.view,
-            runtime_answers: configured && runtime_error.is_none(),
-            found: &found,
-            kata: &kata,
-        };
+        let held_back = self.publish(&found, configured && runtime_error.is_none());
+        let silent = runtime_error.is_some();
+        self.report(runtime_error, cgroup_error);
+        held_back || silent
+    }
+
+    /// Joins what is known and publishes it if it is news; says whether some cgroups were held back.
+    fn publish(&mut self, found: &[Found], runtime_answers: bool) -> bool {
+        let evidence = Evidence { view: &self.view, runtime_answers, found, kata: &self.kata };
         let before = Arc::clone(&self.shared.published.borrow());
         let Assembled { mut inventory, held_back } = self.assembler.assemble(&evidence, &before, Instant::now());
         if before.generation == 0 || !assemble::same(&inventory, &before) {
@@ -242,9 +268,7 @@ impl Writer {
             );
             self.shared.published.send_replace(Arc::new(inventory));
         }
-        let silent = runtime_error.is_some();
-        self.report(runtime_error, cgroup_error);
-        held_back || silent
+        held_back
     }
 
     async fn walk(&self) -> (Arc<Vec<Found>>, Option<String>) {
@@ -261,17 +285,6 @@ impl Writer {
             }
         });
         walked.await.unwrap_or_else(|error| (Arc::default(), Some(error.to_string())))
-    }
-
-    fn kata_sandboxes(&self) -> HashSet<String> {
-        let roots = self.shared.options.kata_roots.iter();
-        let entries = roots.flat_map(|root| std::fs::read_dir(root).into_iter().flatten().flatten());
-        entries
-            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-            .filter_map(|entry| entry.file_name().into_string().ok().map(|name| (name, entry.path())))
-            .filter(|(name, path)| cgroup_path::is_container_id(name) || path.join("shim-monitor.sock").exists())
-            .map(|(name, _)| name)
-            .collect()
     }
 
     /// Publishes health and says once when it changes.

@@ -6,13 +6,17 @@
 use std::collections::HashMap;
 
 use futures_util::stream::{self, StreamExt};
-use k8s_cri::v1::{ContainerState as CriContainerState, NamespaceMode, PodSandboxState, PodSandboxStatusResponse};
+use k8s_cri::v1::{
+    ContainerState as CriContainerState, LinuxContainerResources, NamespaceMode, PodSandboxState,
+    PodSandboxStatusResponse,
+};
 use serde::Deserialize;
 
 use crate::cri::{Cri, CriError};
 use crate::model::identity::{ContainerId, PodUid, SandboxId};
 use crate::model::inventory::{Container, ContainerState, RuntimeVersion, SandboxState};
-use crate::model::units::Seconds;
+use crate::model::units::{Limit, Seconds};
+use crate::model::usage::Spec;
 
 /// Status calls under way at once.
 const CONCURRENT_STATUS: usize = 8;
@@ -72,6 +76,8 @@ pub struct KnownContainer {
     pub public: Container,
     /// Creation time.
     pub created_at: Option<Seconds>,
+    /// What it was asked to get; runtimes from containerd 1.6.9 and CRI-O 1.26 tell.
+    pub spec: Option<Spec>,
     /// Its status was asked in this state and answered.
     detailed_in: Option<ContainerState>,
 }
@@ -194,13 +200,18 @@ impl KnownContainer {
             started_at: before.and_then(|before| before.public.started_at),
             reason: before.map(|before| before.public.reason.clone()).unwrap_or_default(),
         };
-        Self { public, created_at: nanos(listed.created_at), detailed_in: before.and_then(|before| before.detailed_in) }
+        Self {
+            public,
+            created_at: nanos(listed.created_at),
+            spec: before.and_then(|before| before.spec.clone()),
+            detailed_in: before.and_then(|before| before.detailed_in),
+        }
     }
 
     /// A container whose status needs no asking.
     #[cfg(test)]
     pub fn running(public: Container) -> Self {
-        Self { detailed_in: Some(public.state), public, created_at: None }
+        Self { detailed_in: Some(public.state), public, created_at: None, spec: None }
     }
 
     async fn fill_detail(&mut self, cri: &Cri) {
@@ -219,8 +230,22 @@ impl KnownContainer {
         }
         self.public.started_at = nanos(status.started_at);
         self.public.reason = status.reason;
+        self.spec = status.resources.and_then(|resources| resources.linux).map(|linux| spec(&linux));
         // Asked in the listed state: had it changed meanwhile, the next list says so and it is asked again.
         self.detailed_in = Some(self.public.state);
+    }
+}
+
+/// What the kubelet asked for; 0 where it did not.
+fn spec(linux: &LinuxContainerResources) -> Spec {
+    let asked = |number: i64| u64::try_from(number).ok().filter(|number| *number > 0);
+    Spec {
+        cpu_shares: asked(linux.cpu_shares),
+        cpu_period_micros: asked(linux.cpu_period),
+        cpu_quota_micros: Some(asked(linux.cpu_quota).map_or(Limit::Max, Limit::At)),
+        memory_limit: Some(asked(linux.memory_limit_in_bytes).map_or(Limit::Max, Limit::At)),
+        memory_reservation: None,
+        memory_swap_limit: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::expose::families::{AGENT, CONTAINER, NODE, OOM, SANDBOX};
+use crate::expose::families::{AGENT, CONTAINER, KATA, NODE, OOM, SANDBOX};
 use crate::expose::family::{Meta, Profile};
 
 /// A family of the kubelet that is not served, and why.
@@ -52,6 +52,7 @@ pub fn families() -> Vec<(&'static Meta, Carries)> {
     all.extend(NODE.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(OOM.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(SANDBOX.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all.extend(KATA.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(AGENT.iter().map(|family| (&family.meta, Carries::Nothing)));
     all
 }
@@ -164,6 +165,7 @@ mod tests {
         assert!(CONTAINER.is_sorted_by_key(|family| family.meta.name));
         assert!(NODE.is_sorted_by_key(|family| family.meta.name));
         assert!(SANDBOX.is_sorted_by_key(|family| family.meta.name));
+        assert!(KATA.is_sorted_by_key(|family| family.meta.name));
         assert!(AGENT.is_sorted_by_key(|family| family.meta.name));
     }
 }

@@ -13,8 +13,9 @@ use crate::model::snapshot::{SandboxReport, Snapshot};
 pub struct Entry<'a> {
     #[serde(flatten)]
     sandbox: &'a Sandbox,
-    /// `up`, `down` or `unknown` per source.
-    sources: BTreeMap<&'static str, &'static str>,
+    hypervisor: Option<&'static str>,
+    /// What came of each source.
+    sources: BTreeMap<&'static str, String>,
     last_error: Option<&'a str>,
 }
 
@@ -23,17 +24,16 @@ pub fn entries(snapshot: &Snapshot, runtime: Option<Runtime>) -> Vec<Entry<'_>> 
     let wanted = |report: &&SandboxReport| runtime.is_none_or(|runtime| report.sandbox.runtime == runtime);
     let reports = snapshot.sandboxes.iter().filter(wanted);
     reports
-        .map(|SandboxReport { sandbox, up, last_error }| {
-            let cgroup = match up {
-                Some(true) => "up",
-                Some(false) => "down",
-                None => "unknown",
+        .map(|report| {
+            let SandboxReport { sandbox, up, last_error, kata } = report;
+            let sources = match (kata, up) {
+                (Some(kata), _) => kata.sources.iter().map(|(name, state)| (*name, state.describe())).collect(),
+                (None, Some(true)) => BTreeMap::from([("cgroup", "up".to_owned())]),
+                (None, Some(false)) => BTreeMap::from([("cgroup", "failed".to_owned())]),
+                (None, None) => BTreeMap::new(),
             };
-            Entry {
-                sandbox,
-                sources: BTreeMap::from([("cgroup", cgroup)]),
-                last_error: (!last_error.is_empty()).then_some(last_error.as_str()),
-            }
+            let hypervisor = Some(report.hypervisor()).filter(|name| !name.is_empty());
+            Entry { sandbox, hypervisor, sources, last_error: (!last_error.is_empty()).then_some(last_error.as_str()) }
         })
         .collect()
 }
@@ -65,7 +65,7 @@ pub fn html(entries: &[Entry<'_>]) -> String {
             escape(&sandbox.pod_name),
             sandbox.runtime.as_str(),
             sandbox.state,
-            sources.get("cgroup").copied().unwrap_or_default(),
+            sources.iter().map(|(name, state)| format!("{name} {}", escape(state))).collect::<Vec<_>>().join(", "),
             containers.join(", "),
         );
     }

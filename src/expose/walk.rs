@@ -1,6 +1,6 @@
 //! Going through the tables for one snapshot.
 
-use crate::expose::families::{AGENT, CONTAINER, NODE, OOM, SANDBOX};
+use crate::expose::families::{AGENT, CONTAINER, KATA, NODE, OOM, SANDBOX};
 use crate::expose::family::{Family, Meta, Profile};
 use crate::model::identity::SandboxId;
 use crate::model::inventory::{Kind, Subject};
@@ -59,7 +59,7 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
     for family in in_profile(OOM, profile) {
         table_row(family, snapshot.oom_kills.iter().filter(pod), |_| None, output);
     }
-    for family in in_profile(SANDBOX, profile) {
+    for family in in_profile(SANDBOX, profile).chain(in_profile(KATA, profile)) {
         let sandboxes = snapshot.sandboxes.iter().filter(|report| of_view(Some(&report.sandbox.id)));
         table_row(family, sandboxes, |_| None, output);
     }

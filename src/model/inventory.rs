@@ -2,6 +2,7 @@
 //!
 //! Discovery publishes a new [`Inventory`] whole; readers hold an `Arc` of it for one collection.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,6 +10,7 @@ use serde::{Serialize, Serializer};
 
 use crate::model::identity::{CgroupPath, ContainerId, LabelBlock, Labels, PodUid, SandboxId};
 use crate::model::units::Seconds;
+use crate::model::usage::Spec;
 
 /// One complete view of the node.
 #[derive(Clone, Debug, Default)]
@@ -41,12 +43,16 @@ pub struct Subject {
     pub labels: Labels,
     /// The labels as exposition text.
     pub block: LabelBlock,
-    /// Where the host accounts for it; `None` for a sandbox without a cgroup of its own.
+    /// Where the host accounts for it; `None` for what lives in a guest, and for a sandbox without a cgroup.
     pub cgroup: Option<CgroupPath>,
+    /// It lives in the guest of a Kata sandbox and can only be measured there.
+    pub in_guest: bool,
     /// The sandbox it belongs to; on a pod row the pod's current sandbox.
     pub sandbox: Option<SandboxId>,
     /// The container it is; on sandbox rows the sandbox's own id.
     pub container: Option<ContainerId>,
+    /// Shares and limits the runtime was asked for; used where no cgroup tells them.
+    pub spec: Option<Spec>,
     /// Start time known to the runtime.
     pub started_at: Option<Seconds>,
     /// Creation time known to the runtime.
@@ -105,8 +111,9 @@ pub struct Sandbox {
     pub runtime: Runtime,
     /// RuntimeClass handler; blank for the default one.
     pub runtime_handler: String,
-    /// Hypervisor of a Kata sandbox, when known.
-    pub hypervisor: Option<String>,
+    /// Where a Kata sandbox is kept; `None` for runc and for a Kata sandbox whose directory is not to be seen.
+    #[serde(skip)]
+    pub kata: Option<KataDirectory>,
     /// Readiness as CRI tells it.
     pub state: SandboxState,
     /// Creation time, Unix seconds.
@@ -138,6 +145,24 @@ pub struct Container {
     /// Why it ended (`Completed`, `Error`, `OOMKilled`); blank while it has not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+}
+
+/// Where a Kata runtime keeps a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KataDirectory {
+    /// Which runtime.
+    pub runtime: KataRuntime,
+    /// Its directory, as this process reaches it.
+    pub path: PathBuf,
+}
+
+/// The two runtimes of Kata Containers, which differ in layout, units and what their shim survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KataRuntime {
+    /// The Go runtime: sandboxes in `vc/sbs`.
+    Go,
+    /// runtime-rs, the default since Kata 4.0: sandboxes in `kata`.
+    Rs,
 }
 
 /// How a pod is isolated.

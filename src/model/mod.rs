@@ -3,6 +3,8 @@
 //! A leaf of the import graph. `discover` fills an [`inventory::Inventory`], `collect` turns it into a
 //! [`snapshot::Snapshot`], `expose` says the snapshot in words. Nothing here reads a file or a socket.
 
+pub mod guest;
+pub mod host_side;
 pub mod identity;
 pub mod inventory;
 pub mod machine;

@@ -1,13 +1,16 @@
 //! One collection: every row's usage at about the same moment, and how the collecting went.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use crate::model::guest::{Guest, Hypervisor, Vmm};
+use crate::model::host_side::HostSide;
 use crate::model::inventory::{Inventory, Sandbox, Subject};
 use crate::model::machine::Machine;
-use crate::model::units::Seconds;
+use crate::model::units::{Bytes, Seconds};
 use crate::model::usage::Usage;
 
 /// One collection.
@@ -47,6 +50,56 @@ pub struct SandboxReport {
     pub up: Option<bool>,
     /// Why not; blank when up.
     pub last_error: String,
+    /// What only a Kata sandbox has.
+    pub kata: Option<Box<KataReport>>,
+}
+
+impl SandboxReport {
+    /// Its hypervisor in Kata's own name; blank for runc, and where it is not known.
+    pub fn hypervisor(&self) -> &'static str {
+        self.kata.as_ref().and_then(|kata| kata.hypervisor).map_or("", Hypervisor::as_str)
+    }
+}
+
+/// What was learnt of a Kata sandbox beside its containers.
+#[derive(Debug, Default)]
+pub struct KataReport {
+    /// Its hypervisor.
+    pub hypervisor: Option<Hypervisor>,
+    /// How long it took.
+    pub took: Duration,
+    /// Every source that was considered, and what came of it.
+    pub sources: BTreeMap<&'static str, SourceState>,
+    /// The guest as a whole.
+    pub guest: Option<Guest>,
+    /// The machine as its VMM tells it.
+    pub vmm: Option<Vmm>,
+    /// What it costs the node.
+    pub host: Option<HostSide>,
+    /// Memory the node pays beyond what the containers use, both sides measured together; not below zero.
+    pub overhead_memory: Option<Bytes>,
+}
+
+/// What came of a source in one collection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceState {
+    /// It gave what it has.
+    Up,
+    /// It was not asked, for this reason.
+    Skipped(&'static str),
+    /// It was asked in vain.
+    Failed(String),
+}
+
+impl SourceState {
+    /// For people and JSON.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Up => "up".to_owned(),
+            Self::Skipped(reason) => format!("skipped: {reason}"),
+            Self::Failed(problem) => format!("failed: {problem}"),
+        }
+    }
 }
 
 /// Out-of-memory kills of one container name.

@@ -222,7 +222,7 @@ pub struct Stall {
 }
 
 /// What was asked for.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spec {
     /// CPU shares, v1 scale.
     pub cpu_shares: Option<u64>,

@@ -51,8 +51,7 @@ pub const AGENT: &[Family<Snapshot>] = &[
             for report in &snapshot.sandboxes {
                 let sandbox = &report.sandbox;
                 if sandbox.state != SandboxState::NotReady {
-                    let hypervisor = sandbox.hypervisor.as_deref().unwrap_or_default();
-                    *counts.entry((hypervisor, sandbox.runtime.as_str())).or_default() += 1;
+                    *counts.entry((report.hypervisor(), sandbox.runtime.as_str())).or_default() += 1;
                 }
             }
             for ((hypervisor, runtime), count) in counts {

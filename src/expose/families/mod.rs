@@ -2,6 +2,7 @@
 
 mod agent;
 mod container;
+mod kata;
 mod node;
 mod sandbox;
 
@@ -10,6 +11,7 @@ use crate::model::units::Value;
 
 pub use agent::AGENT;
 pub use container::CONTAINER;
+pub use kata::KATA;
 pub use node::NODE;
 pub use sandbox::{OOM, SANDBOX};
 

@@ -31,7 +31,7 @@ pub const SANDBOX: &[Family<SandboxReport>] = &[
         |report: &SandboxReport, put| {
             let sandbox = &report.sandbox;
             if sandbox.state != SandboxState::NotReady {
-                let hypervisor = sandbox.hypervisor.as_deref().unwrap_or_default();
+                let hypervisor = report.hypervisor();
                 let (id, uid) = (sandbox.id.as_str(), sandbox.uid.as_str());
                 let runtime = sandbox.runtime.as_str();
                 let handler = sandbox.runtime_handler.as_str();

@@ -6,10 +6,12 @@
 //!
 //! - [`cri`]: a container runtime. Tests describe pods with [`cri::Pod`], change them while the server
 //!   runs, and make single methods fail, hang or cut the connection.
+//! - [`kata`]: Kata sandboxes of every kind: agent, shim, Task service, hypervisor, and what they cost the host.
 //! - [`recorded`]: a node that was recorded once, unpacked from `tests/fixtures/`; its CRI replies are
-//!   served by [`cri`].
+//!   served by [`cri`], those of its sandboxes by [`kata`].
 //!
 //! The binary `demo` builds a third kind of node: real cgroups and processes on this host, named by [`cri`].
 
 pub mod cri;
+pub mod kata;
 pub mod recorded;

@@ -30,7 +30,7 @@ mod answers;
 mod containerd;
 mod fault;
 mod filter;
-mod identity;
+pub(crate) mod identity;
 mod node;
 mod pod;
 mod rpc;

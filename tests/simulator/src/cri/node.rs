@@ -39,6 +39,12 @@ pub struct ContainerEntry {
 }
 
 impl ContainerEntry {
+    /// Whether it runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.listed.state() == v1::ContainerState::ContainerRunning
+    }
+
     pub(super) fn start(&mut self, started_at: i64) {
         self.set_state(v1::ContainerState::ContainerRunning);
         if let Some(status) = &mut self.status.status {
@@ -224,7 +230,7 @@ impl Node {
     /// When there is no such sandbox.
     pub fn stop_pod(&self, id: &str) {
         for container in self.containers_of(id) {
-            if container.listed.state() == v1::ContainerState::ContainerRunning {
+            if container.is_running() {
                 self.exit_container(&container.listed.id, &Exit::error(137));
             }
         }
@@ -322,6 +328,12 @@ impl Node {
         self.lock().sandboxes.iter().find(|entry| entry.listed.id == id).cloned()
     }
 
+    /// The container with this id.
+    #[must_use]
+    pub fn container(&self, id: &str) -> Option<ContainerEntry> {
+        self.lock().containers.iter().find(|entry| entry.listed.id == id).cloned()
+    }
+
     /// All sandboxes, in the order in which they were added.
     #[must_use]
     pub fn pods(&self) -> Vec<SandboxEntry> {
@@ -335,9 +347,8 @@ impl Node {
     }
 
     fn containers_of(&self, pod: &str) -> Vec<ContainerEntry> {
-        let mut containers = self.containers();
-        containers.retain(|entry| entry.listed.pod_sandbox_id == pod);
-        containers
+        let of_it = |entry: &&ContainerEntry| entry.listed.pod_sandbox_id == pod;
+        self.lock().containers.iter().filter(of_it).cloned().collect()
     }
 
     /// A panic in a test's closure must not turn every later answer into one.
@@ -362,6 +373,9 @@ impl Node {
     /// Sends an event to every open stream. The event of a sandbox carries the sandbox's id as its container
     /// id, as containerd does it.
     fn tell(&self, kind: v1::ContainerEventType, id: &str, pod: &str) {
+        if self.events.receiver_count() == 0 {
+            return;
+        }
         let event = v1::ContainerEventResponse {
             container_id: id.to_owned(),
             container_event_type: kind.into(),

@@ -215,6 +215,18 @@ impl Pod {
         &self.id
     }
 
+    /// The pod's name.
+    #[must_use]
+    pub fn pod_name(&self) -> &str {
+        &self.name
+    }
+
+    /// The pod's namespace.
+    #[must_use]
+    pub fn pod_namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// The pod's uid, given or derived.
     #[must_use]
     pub fn pod_uid(&self) -> &str {

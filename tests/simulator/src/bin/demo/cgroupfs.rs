@@ -125,6 +125,11 @@ impl Tree {
         }
     }
 
+    /// Whether there is one hierarchy for all.
+    pub(crate) fn is_v2(&self) -> bool {
+        self.hierarchies.iter().all(|one| one.version == Version::V2)
+    }
+
     /// Where the host's cgroup file systems are: the one v2 mount, or the directory above the v1 mounts.
     pub(crate) fn root(&self) -> PathBuf {
         let v1 = self.hierarchies.iter().find(|one| one.version != Version::V2);

@@ -10,7 +10,8 @@ use kata_pulse_simulator::cri;
 use crate::agent::Agent;
 use crate::interrupt::Interrupt;
 use crate::node::{DemoContainer, DemoNode, DemoPod};
-use crate::plan::Work;
+use crate::plan::{KATA_SERVED, Work};
+use crate::sandboxes::Sandboxes;
 
 /// What a slow machine gets.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -18,7 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The family by which containers are looked for: every container that runs has it.
 const FAMILY: &str = "container_cpu_usage_seconds_total";
 
-/// Waits until the agent serves every container that runs by its name, and CPU time of the busy one.
+/// The family by which a sandbox that hangs is looked for.
+const SANDBOX_UP: &str = "kata_pulse_sandbox_up";
+
+/// Waits until the agent serves every container that runs by its name, and CPU time of the busy one. Fails when it has
+/// done to a sandbox what it never must.
 pub(crate) fn served(agent: &Agent, node: &DemoNode, interrupt: &Interrupt) -> anyhow::Result<String> {
     let mut missing = String::new();
     let busy_seconds = interrupt.wait_until("the agent serves every container", PATIENCE, || {
@@ -34,12 +39,24 @@ pub(crate) fn served(agent: &Agent, node: &DemoNode, interrupt: &Interrupt) -> a
             missing = format!("no {FAMILY} of {} in {}", container.plan.name, pod.plan.name);
             return Ok(None);
         }
+        if let Some(what) = missing_sandbox(agent, node, &reply.body)? {
+            missing = what;
+            return Ok(None);
+        }
         "the busy container has used no CPU time".clone_into(&mut missing);
         let busy = running(node).find(|(_, container)| container.plan.work == Work::Spin).and_then(sample);
         Ok(busy.filter(|seconds| *seconds > 0.0))
     });
     let busy_seconds = busy_seconds.context(missing)?;
-    let served = format!("{} running containers of {} pods served by name", running(node).count(), node.pods.len());
+    let sandboxes = sandboxes(node)?;
+    sandboxes.unharmed()?;
+    let guests = if KATA_SERVED { "served as well" } else { "left alone" };
+    let served = format!(
+        "{} running containers of {} pods served by name, {} Kata sandboxes {guests}",
+        running(node).count(),
+        node.pods.len(),
+        sandboxes.pods.len()
+    );
     Ok(format!("demo: ok: {served} at {}, the busy one has used {busy_seconds:.2} s of CPU\n", agent.address))
 }
 
@@ -62,12 +79,48 @@ pub(crate) fn built(node: &DemoNode, interrupt: &Interrupt) -> anyhow::Result<St
     let throttled = interrupt.wait_until("the busy container is throttled", PATIENCE, || {
         Ok(node.cgroups.cpu_stat(&busy.cgroup, "nr_throttled").filter(|times| *times > 0))
     })?;
+    let sandboxes = sandboxes(node)?;
+    for (plan, sandbox) in &sandboxes.pods {
+        for process in &sandbox.truth().host.processes {
+            let path = format!("/proc/{}/cgroup", process.pid);
+            let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+            ensure!(text.contains(&process.cgroup), "{path} of {}: not in {}:\n{text}", plan.name, process.cgroup);
+        }
+    }
     Ok(format!(
-        "demo: ok: {} running containers of {} pods in {}, the busy one was throttled {throttled} times\n",
+        "demo: ok: {} running containers of {} pods and {} Kata sandboxes in {}, the busy one was throttled \
+         {throttled} times\n",
         running(node).count(),
         node.pods.len(),
+        sandboxes.pods.len(),
         node.cgroups.kind(),
     ))
+}
+
+/// What the agent does not yet say of the Kata pods.
+fn missing_sandbox(agent: &Agent, node: &DemoNode, cadvisor: &str) -> anyhow::Result<Option<String>> {
+    if !KATA_SERVED {
+        return Ok(None);
+    }
+    let reply = agent.get("/metrics")?;
+    for (plan, sandbox) in &sandboxes(node)?.pods {
+        let up = value(&reply.body, SANDBOX_UP, &[("sandbox_id", sandbox.id())]);
+        let expected = if plan.hung { 0.0 } else { 1.0 };
+        if up != Some(expected) {
+            return Ok(Some(format!("{SANDBOX_UP} of {} is {up:?} and not {expected}", plan.name)));
+        }
+        for (container, _) in plan.containers.iter().filter(|_| !plan.hung) {
+            let labels = [("container", *container), ("namespace", plan.namespace), ("pod", plan.name)];
+            if value(cadvisor, FAMILY, &labels).is_none() {
+                return Ok(Some(format!("no {FAMILY} of {container} in {}", plan.name)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn sandboxes(node: &DemoNode) -> anyhow::Result<&Sandboxes> {
+    node.sandboxes.as_ref().context("the node was built to its end")
 }
 
 fn running(node: &DemoNode) -> impl Iterator<Item = (&DemoPod, &DemoContainer)> {

@@ -7,6 +7,7 @@
 //!           ├─ cgroupfs   v1, hybrid or v2 directories below /kata-pulse-demo-<pid>
 //!           ├─ process    this binary again, as a workload
 //!           ├─ network    a veth per pod
+//!           ├─ sandboxes  simulated Kata guests, with real processes around them
 //!           └─ the simulated CRI server, which knows the names
 //! ```
 //!
@@ -24,6 +25,7 @@ mod node;
 mod page;
 mod plan;
 mod process;
+mod sandboxes;
 mod sweep;
 mod workload;
 

@@ -17,6 +17,9 @@ pub(crate) const LINK_PREFIX: &str = "kpd";
 const FIRST_ADDRESS: u32 = 0xc612_0000;
 const NETWORKS: u32 = 1 << 15;
 
+/// Networks set aside for one demo.
+const PODS_OF_A_DEMO: u32 = 16;
+
 /// A veth pair between this host and a pod. Removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -68,7 +71,7 @@ pub(crate) fn remove(name: &str) -> anyhow::Result<()> {
 
 /// The two addresses of a network of four, chosen so that two demos rarely meet.
 fn addresses(demo: u32, number: u32) -> (Ipv4Addr, Ipv4Addr) {
-    let network = FIRST_ADDRESS + (demo.wrapping_mul(8).wrapping_add(number) % NETWORKS) * 4;
+    let network = FIRST_ADDRESS + (demo.wrapping_mul(PODS_OF_A_DEMO).wrapping_add(number) % NETWORKS) * 4;
     (Ipv4Addr::from(network + 1), Ipv4Addr::from(network + 2))
 }
 
@@ -102,10 +105,10 @@ mod tests {
 
     #[test]
     fn names_and_addresses_fit_for_any_pid() {
-        let longest = format!("{LINK_PREFIX}{}-{}", 4_194_304, 9);
+        let longest = format!("{LINK_PREFIX}{}-{}", 4_194_304, PODS_OF_A_DEMO - 1);
         assert!(longest.len() <= 15, "{longest}");
         for demo in [1, 4_194_304, u32::MAX] {
-            let (host, pod) = addresses(demo, 7);
+            let (host, pod) = addresses(demo, PODS_OF_A_DEMO - 1);
             assert_eq!(host.octets()[0], 198);
             assert!([18, 19].contains(&pod.octets()[1]), "{pod}");
             assert_eq!(u32::from(pod), u32::from(host) + 1);

@@ -1,9 +1,7 @@
 //! Builds the demo's node: cgroups, processes, networks, and the runtime that knows their names.
 //!
 //! Each pod is made in the order of a real one: its cgroup, the pause process with the pod's network, then
-//! the containers, which share that network. A later kind of pod (a simulated Kata shim) is one more way to
-//! make a pod: it adds its processes and its directory below [`DemoNode::run_directory`], and registers with
-//! the same runtime.
+//! the containers, which share that network. Kata pods are made by [`sandboxes`](crate::sandboxes).
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -17,16 +15,19 @@ use kata_pulse_simulator::cri::{CriServer, Exit, Node, Pod};
 use crate::cgroupfs::Tree;
 use crate::interrupt::Interrupt;
 use crate::network::{self, Link};
-use crate::plan::{ContainerPlan, Limits, PODS, PodPlan, Work};
+use crate::plan::{ContainerPlan, KATA_PODS, Limits, PODS, PodPlan, Work};
 use crate::process::{Network, Order, Workload};
+use crate::sandboxes::Sandboxes;
 use crate::sweep::sweep;
 
 /// What the names of a demo's cgroup and directories begin with; its pid follows.
 pub(crate) const NAME_PREFIX: &str = "kata-pulse-demo-";
 
-/// Where a demo makes a directory: one for sockets and logs, and one for the database's files, which is
-/// usually on a disk, so that there is I/O to be seen.
-pub(crate) const DIRECTORIES: [&str; 2] = [RUNTIME_PARENT, VOLUME_PARENT];
+/// Where a demo makes a directory, and what its name begins with: one for the runtime's socket and the log, one for
+/// the database's files, which is usually on a disk, so that there is I/O to be seen, and one that stands for `/run`,
+/// whose name is short because paths of sockets are not.
+pub(crate) const DIRECTORIES: [(&str, &str); 3] =
+    [(RUNTIME_PARENT, NAME_PREFIX), (VOLUME_PARENT, NAME_PREFIX), (RUNTIME_PARENT, network::LINK_PREFIX)];
 const RUNTIME_PARENT: &str = "/run";
 const VOLUME_PARENT: &str = "/var/tmp";
 
@@ -78,10 +79,13 @@ pub(crate) struct DemoNode {
     /// Why pods have no `eth0`, if they have none.
     pub(crate) without_network: Option<String>,
     workloads: Vec<Workload>,
+    /// The Kata pods. Gone before their processes are.
+    pub(crate) sandboxes: Option<Sandboxes>,
     links: Vec<Link>,
     pub(crate) cgroups: Tree,
     directory: Directory,
     volume: Directory,
+    run: Directory,
 }
 
 impl DemoNode {
@@ -90,7 +94,6 @@ impl DemoNode {
         sweep();
         let name = format!("{NAME_PREFIX}{}", std::process::id());
         let directory = Directory::make(Path::new(RUNTIME_PARENT).join(&name))?;
-        fs::create_dir(directory.0.join("run")).context("make a run directory")?;
         let runtime = CriServer::start(directory.0.join("containerd.sock"), &Node::new())?;
         let without_network = (!network::available()).then(|| "ip is not there: install iproute2".to_owned());
         let mut node = Self {
@@ -98,23 +101,36 @@ impl DemoNode {
             runtime,
             without_network,
             workloads: Vec::new(),
+            sandboxes: None,
             links: Vec::new(),
             cgroups: Tree::make(&name)?,
             directory,
             volume: Directory::make(Path::new(VOLUME_PARENT).join(&name))?,
+            run: Directory::make(Path::new(RUNTIME_PARENT).join(format!(
+                "{}{}",
+                network::LINK_PREFIX,
+                std::process::id()
+            )))?,
         };
+        let root = format!("/{name}");
+        let go_on = || if interrupt.wait(std::time::Duration::ZERO) { bail!("interrupted") } else { Ok(()) };
         for plan in PODS {
-            node.add_pod(&format!("/{name}"), plan)?;
-            if interrupt.wait(std::time::Duration::ZERO) {
-                bail!("interrupted");
-            }
+            node.add_pod(&root, plan)?;
+            go_on()?;
         }
+        let mut sandboxes = Sandboxes::new(&root, &node)?;
+        for plan in KATA_PODS {
+            sandboxes.add(plan, &mut node)?;
+            go_on()?;
+        }
+        sandboxes.begin();
+        node.sandboxes = Some(sandboxes);
         Ok(node)
     }
 
-    /// What the agent takes for the host's `/run`: Kata sandboxes would have their directories here.
-    pub(crate) fn run_directory(&self) -> PathBuf {
-        self.directory.0.join("run")
+    /// What the agent takes for the host's `/run`: Kata sandboxes have their directories here.
+    pub(crate) fn run_directory(&self) -> &Path {
+        &self.run.0
     }
 
     /// Where the agent's log goes.
@@ -122,9 +138,11 @@ impl DemoNode {
         self.directory.0.join("agent.log")
     }
 
-    /// Fails when a process has ended that should not have.
+    /// Fails when a process has ended that should not have, or the agent has done to a sandbox what it never must.
+    /// Guests live on as far as time has.
     pub(crate) fn still_runs(&mut self) -> anyhow::Result<()> {
-        self.workloads.iter_mut().try_for_each(Workload::still_runs)
+        self.workloads.iter_mut().try_for_each(Workload::still_runs)?;
+        self.sandboxes.as_mut().map_or(Ok(()), Sandboxes::still_run)
     }
 
     fn add_pod(&mut self, root: &str, plan: &'static PodPlan) -> anyhow::Result<()> {
@@ -195,9 +213,25 @@ impl DemoNode {
         Ok(container)
     }
 
+    /// Starts a process that belongs to no container.
+    pub(crate) fn add_process(&mut self, cgroup: &str, order: &Order<'_>) -> anyhow::Result<u32> {
+        let workload = self.start(cgroup, &Limits::NONE, order)?;
+        let pid = workload.pid();
+        self.workloads.push(workload);
+        Ok(pid)
+    }
+
     fn start(&self, cgroup: &str, limits: &Limits, order: &Order<'_>) -> anyhow::Result<Workload> {
         self.cgroups.add(cgroup, limits)?;
         Workload::start(order, &self.cgroups.directories(cgroup))
+    }
+
+    /// Gives the namespace of a process an `eth0`, and tells its address.
+    pub(crate) fn add_network(&mut self, pid: u32) -> Option<std::net::Ipv4Addr> {
+        let link = self.connect(pid)?;
+        let address = link.pod;
+        self.links.push(link);
+        Some(address)
     }
 
     /// A pod without `eth0` still has everything else to show, so a failure is only told.
@@ -231,11 +265,11 @@ impl Drop for Directory {
     }
 }
 
-fn random_uuid() -> anyhow::Result<String> {
+pub(crate) fn random_uuid() -> anyhow::Result<String> {
     let path = "/proc/sys/kernel/random/uuid";
     Ok(fs::read_to_string(path).with_context(|| format!("read {path}"))?.trim().to_owned())
 }
 
-fn random_hex_id() -> anyhow::Result<String> {
+pub(crate) fn random_hex_id() -> anyhow::Result<String> {
     Ok(format!("{}{}", random_uuid()?, random_uuid()?).replace('-', ""))
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::agent::Agent;
 use crate::node::DemoNode;
+use crate::plan::KATA_SERVED;
 
 /// The page with an agent to ask.
 pub(crate) fn with_agent(node: &DemoNode, agent: &Agent) -> String {
@@ -17,6 +18,7 @@ pub(crate) fn with_agent(node: &DemoNode, agent: &Agent) -> String {
     ]);
     let log = node.agent_log();
     let what_runs = what_runs(node);
+    let kata = if KATA_SERVED { kata_hints(&url) } else { String::new() };
     format!(
         "kata-pulse runs at {url}\n\
          \n\
@@ -31,10 +33,23 @@ pub(crate) fn with_agent(node: &DemoNode, agent: &Agent) -> String {
          \x20 shop/db needs 48 MiB; the files it writes add to its usage for a minute, and not to its working set:\n\
          \x20   curl -s {url}/metrics/cadvisor | grep -E 'memory_(working_set|usage)_bytes.*postgres'\n\
          \x20 batch/finished is listed, and has no container to measure.\n\
+         {kata}\
          \n\
          Log of the agent: {}\n\
          Ctrl-C ends it all and leaves nothing behind.\n",
         log.display(),
+    )
+}
+
+/// What there is to see of the Kata pods.
+fn kata_hints(url: &str) -> String {
+    format!(
+        "\x20 shop/cart runs in a VM; its containers have rows of their own, measured in the guest:\n\
+         \x20   curl -s {url}/metrics/cadvisor | grep -E 'cpu_usage_seconds_total.*\"cart\"'\n\
+         \x20 and what the VM costs this host is told apart, by process:\n\
+         \x20   curl -s {url}/metrics | grep kata_pulse_sandbox_process_cpu_seconds_total\n\
+         \x20 batch/stuck hangs, and costs nobody else a sample:\n\
+         \x20   curl -s {url}/metrics | grep kata_pulse_sandbox_up\n"
     )
 }
 
@@ -60,8 +75,14 @@ fn what_runs(node: &DemoNode) -> String {
         for container in &pod.containers {
             let name = format!("{}/{}", pod.plan.namespace, pod.plan.name);
             // Writing to a string cannot fail.
-            writeln!(text, "  {name:<16} {:<10} {}", container.plan.name, container.plan.purpose).ok();
+            writeln!(text, "  {name:<16} {:<12} {}", container.plan.name, container.plan.purpose).ok();
         }
+    }
+    text.push_str("Kata pods, with a simulated guest each and real processes around it\n");
+    for (plan, _) in node.sandboxes.iter().flat_map(|sandboxes| &sandboxes.pods) {
+        let name = format!("{}/{}", plan.namespace, plan.name);
+        let containers: Vec<_> = plan.containers.iter().map(|(name, _)| *name).collect();
+        writeln!(text, "  {name:<16} {:<12} {}", containers.join(", "), plan.purpose).ok();
     }
     if let Some(why) = &node.without_network {
         writeln!(text, "  The pods have no eth0: {why}").ok();

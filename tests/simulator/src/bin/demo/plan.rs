@@ -1,6 +1,11 @@
 //! What runs on the demo's node, as one table.
 
 use kata_pulse_simulator::cri::Qos;
+use kata_pulse_simulator::kata::{Hypervisor, Runtime};
+
+/// Whether the agent serves what it learns from guests. While it does not, a check looks for runc pods alone, and the
+/// page promises no more than that.
+pub(crate) const KATA_SERVED: bool = true;
 
 /// A pod to be.
 #[derive(Debug)]
@@ -37,6 +42,8 @@ pub(crate) enum Work {
     Database,
     /// Computes for a moment and leaves.
     Job,
+    /// Stands for a hypervisor: holds 32 MiB and does a little. Never planned: every Kata pod has one.
+    Hypervisor,
 }
 
 /// The limits of a cgroup, as the kubelet sets them.
@@ -64,6 +71,94 @@ impl Limits {
         }
     }
 }
+
+/// A Kata pod to be: its guest is simulated, the processes around the guest are real.
+#[derive(Debug)]
+pub(crate) struct KataPlan {
+    pub(crate) namespace: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) runtime: Runtime,
+    pub(crate) hypervisor: Hypervisor,
+    /// Names and images.
+    pub(crate) containers: &'static [(&'static str, &'static str)],
+    /// It answers nothing.
+    pub(crate) hung: bool,
+    /// For the page.
+    pub(crate) purpose: &'static str,
+}
+
+/// The limit of every container in a guest, in bytes: together they use less than stands for the guest's memory.
+pub(crate) const GUEST_MEMORY_LIMIT: u64 = 12 << 20;
+
+/// Their CPU limit, in microseconds per period of 100 ms.
+pub(crate) const GUEST_CPU_QUOTA: u64 = 5_000;
+
+/// Every Kata pod the demo runs: both runtimes, four hypervisors, and one that hangs.
+pub(crate) const KATA_PODS: &[KataPlan] = &[
+    KataPlan {
+        namespace: "shop",
+        name: "cart",
+        runtime: Runtime::Go,
+        hypervisor: Hypervisor::CloudHypervisor,
+        containers: &[("cart", "registry.example/shop/cart:2.4"), ("cache", "docker.io/library/valkey:9")],
+        hung: false,
+        purpose: "Go runtime, Cloud Hypervisor; two containers in one guest",
+    },
+    KataPlan {
+        namespace: "shop",
+        name: "search",
+        runtime: Runtime::Rust,
+        hypervisor: Hypervisor::CloudHypervisor,
+        containers: &[("search", "registry.example/shop/search:1.9")],
+        hung: false,
+        purpose: "runtime-rs, Cloud Hypervisor; all of it in one host cgroup",
+    },
+    KataPlan {
+        namespace: "pay",
+        name: "ledger",
+        runtime: Runtime::Rust,
+        hypervisor: Hypervisor::Qemu,
+        containers: &[("ledger", "registry.example/pay/ledger:7")],
+        hung: false,
+        purpose: "runtime-rs, QEMU; one GET /metrics would kill it",
+    },
+    KataPlan {
+        namespace: "pay",
+        name: "vault",
+        runtime: Runtime::Go,
+        hypervisor: Hypervisor::Qemu,
+        containers: &[("vault", "registry.example/pay/vault:7")],
+        hung: false,
+        purpose: "Go runtime, QEMU; its agent is out of reach here",
+    },
+    KataPlan {
+        namespace: "edge",
+        name: "resize",
+        runtime: Runtime::Rust,
+        hypervisor: Hypervisor::Dragonball,
+        containers: &[("resize", "registry.example/edge/resize:3")],
+        hung: false,
+        purpose: "runtime-rs, Dragonball; the shim is the hypervisor",
+    },
+    KataPlan {
+        namespace: "edge",
+        name: "probe",
+        runtime: Runtime::Go,
+        hypervisor: Hypervisor::Firecracker,
+        containers: &[("probe", "registry.example/edge/probe:3")],
+        hung: false,
+        purpose: "Go runtime, Firecracker",
+    },
+    KataPlan {
+        namespace: "batch",
+        name: "stuck",
+        runtime: Runtime::Rust,
+        hypervisor: Hypervisor::CloudHypervisor,
+        containers: &[("stuck", "docker.io/library/busybox:1.37")],
+        hung: true,
+        purpose: "hangs: no door of it answers anything",
+    },
+];
 
 const MIB: u32 = 1 << 20;
 

@@ -37,6 +37,8 @@ pub(crate) enum Network {
     Own,
     /// That of the process with this pid.
     Of(u32),
+    /// The host's.
+    Host,
 }
 
 /// A process of a pod. Killed when dropped.
@@ -49,16 +51,18 @@ pub(crate) struct Workload {
 impl Workload {
     /// Starts it, and returns when it is in its namespace and in the cgroups of these directories.
     pub(crate) fn start(order: &Order<'_>, cgroups: &[PathBuf]) -> anyhow::Result<Self> {
-        let mut command = match order.network {
-            Network::Own => Command::new("unshare"),
-            Network::Of(_) => Command::new("nsenter"),
+        let through = |tool: &str, namespace: String| {
+            let mut command = Command::new(tool);
+            command.args([&namespace, "--"]).arg(itself());
+            command
         };
-        match order.network {
-            Network::Own => command.arg("--net"),
-            Network::Of(pid) => command.arg(format!("--net=/proc/{pid}/ns/net")),
+        let mut command = match order.network {
+            Network::Own => through("unshare", "--net".to_owned()),
+            Network::Of(pid) => through("nsenter", format!("--net=/proc/{pid}/ns/net")),
+            Network::Host => Command::new(itself()),
         };
         let work = order.work.to_possible_value().context("a work that has a name")?;
-        command.arg("--").arg(itself()).args(["workload", "--name", order.name, "--work", work.get_name()]);
+        command.args(["workload", "--name", order.name, "--work", work.get_name()]);
         command.args(["--parent", &std::process::id().to_string()]);
         command.args(&order.extra);
         // Its own process group: Ctrl-C at the terminal is for the demo, which then ends the rest in order.

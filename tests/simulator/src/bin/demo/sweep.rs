@@ -21,8 +21,8 @@ pub(crate) fn sweep() {
     for name in left_over(Path::new("/sys/class/net"), network::LINK_PREFIX) {
         complain(network::remove(&name));
     }
-    for parent in DIRECTORIES {
-        for name in left_over(Path::new(parent), NAME_PREFIX) {
+    for (parent, prefix) in DIRECTORIES {
+        for name in left_over(Path::new(parent), prefix) {
             let path = Path::new(parent).join(name);
             // Others may write to some of these places, and the name alone does not make it ours.
             if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == 0) {
@@ -65,6 +65,7 @@ mod tests {
     fn only_names_of_demos_are_taken() {
         assert_eq!(demo_of("kata-pulse-demo-4711", NAME_PREFIX), Some(4711));
         assert_eq!(demo_of("kpd4711-0", network::LINK_PREFIX), Some(4711));
+        assert_eq!(demo_of("kpd4711", network::LINK_PREFIX), Some(4711));
         assert_eq!(demo_of("kpdata", network::LINK_PREFIX), None);
         assert_eq!(demo_of("kata-pulse-demo-", NAME_PREFIX), None);
         assert_eq!(demo_of("kubepods", NAME_PREFIX), None);

@@ -20,6 +20,9 @@ const HELD_BYTES: usize = 48 << 20;
 const WRITTEN_BYTES: usize = 1 << 20;
 const FILES: usize = 64;
 
+/// What stands for a guest's memory: more than the containers of a simulated guest use.
+const GUEST_BYTES: usize = 32 << 20;
+
 /// What the web server holds in memory.
 const WEB_BYTES: usize = 4 << 20;
 
@@ -59,6 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Work::Pause | Work::Sleep => sleep(),
         Work::Web => web(args.peer),
         Work::Spin => spin(),
+        Work::Hypervisor => hypervisor(),
         Work::Database => database(args.directory.as_deref(), args.peer),
         Work::Job => {
             compute_for(Duration::from_millis(100));
@@ -85,6 +89,14 @@ fn web(peer: Option<SocketAddr>) -> anyhow::Result<()> {
     loop {
         compute_for(Duration::from_millis(1));
         chat.say();
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn hypervisor() -> ! {
+    let _guest = held(GUEST_BYTES);
+    loop {
+        compute_for(Duration::from_millis(2));
         thread::sleep(Duration::from_millis(50));
     }
 }

@@ -1,0 +1,179 @@
+//! The directories of Kata sandboxes: one per sandbox below a root of each Kata runtime, watched.
+//!
+//! The watch only says that something may have changed; what is there is always listed. Roots may be missing until the
+//! first sandbox, may vanish and be made again: every listing looks at them anew and watches what it finds, the nearest
+//! existing ancestor where a root is missing.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use notify::event::{EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+
+use crate::discover::cgroup_path::is_container_id;
+use crate::model::inventory::{KataDirectory, KataRuntime};
+
+/// Name of the shim's socket: a directory that has one is a sandbox, whatever it is called.
+const MONITOR_SOCKET: &str = "shim-monitor.sock";
+
+/// Longest name taken for a sandbox id.
+const MAX_ID: usize = 128;
+
+/// The roots and their watch.
+pub struct KataRoots {
+    roots: [(KataRuntime, PathBuf); 2],
+    watcher: Option<RecommendedWatcher>,
+    /// Directories watched now, by inode: a directory made anew is another one.
+    watched: HashMap<PathBuf, u64>,
+}
+
+impl std::fmt::Debug for KataRoots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KataRoots").field("roots", &self.roots).field("watched", &self.watched).finish_non_exhaustive()
+    }
+}
+
+impl KataRoots {
+    /// Roots below the node's run directory. `hint` is called, from a thread of the watch, when something may have
+    /// changed; without a working watch, listings alone must do.
+    pub fn new(run_dir: &Path, hint: impl Fn() + Send + 'static) -> Self {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let relevant = event.map_or(true, |event| {
+                event.need_rescan()
+                    || matches!(
+                        event.kind,
+                        EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
+                    )
+            });
+            if relevant {
+                hint();
+            }
+        });
+        let watcher = watcher
+            .inspect_err(|error| tracing::warn!(%error, "Kata sandboxes are not watched, only listed now and then"))
+            .ok();
+        let roots = [(KataRuntime::Go, run_dir.join("vc/sbs")), (KataRuntime::Rs, run_dir.join("kata"))];
+        Self { roots, watcher, watched: HashMap::new() }
+    }
+
+    /// The sandboxes that are there now, by id. Arms the watch first, so that nothing slips in between.
+    pub fn list(&mut self) -> HashMap<String, KataDirectory> {
+        let wanted: Vec<PathBuf> = self.roots.iter().map(|(_, root)| nearest_existing(root)).collect();
+        self.watch(&wanted);
+        let mut found = HashMap::new();
+        for (runtime, root) in &self.roots {
+            for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+                let Ok(id) = entry.file_name().into_string() else { continue };
+                let path = entry.path();
+                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_directory && id.len() <= MAX_ID && (is_container_id(&id) || path.join(MONITOR_SOCKET).exists()) {
+                    found.insert(id, KataDirectory { runtime: *runtime, path });
+                }
+            }
+        }
+        found
+    }
+
+    fn watch(&mut self, wanted: &[PathBuf]) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let inode = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.ino()).ok();
+        let stale: Vec<PathBuf> = self
+            .watched
+            .iter()
+            .filter(|(path, known)| !wanted.contains(path) || inode(path) != Some(**known))
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in stale {
+            // The kernel drops the watch of a removed directory by itself; removing it again may fail and may.
+            let _ = watcher.unwatch(&path);
+            self.watched.remove(&path);
+        }
+        for path in wanted {
+            if let (false, Some(inode)) = (self.watched.contains_key(path), inode(path)) {
+                match watcher.watch(path, RecursiveMode::NonRecursive) {
+                    Ok(()) => {
+                        self.watched.insert(path.clone(), inode);
+                    }
+                    Err(error) => tracing::debug!(path = %path.display(), %error, "directory cannot be watched"),
+                }
+            }
+        }
+    }
+}
+
+fn nearest_existing(path: &Path) -> PathBuf {
+    path.ancestors().find(|ancestor| ancestor.is_dir()).unwrap_or(Path::new("/")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    struct Watched {
+        dir: tempfile::TempDir,
+        roots: KataRoots,
+        hints: mpsc::Receiver<()>,
+    }
+
+    impl Watched {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (hint, hints) = mpsc::channel();
+            let roots = KataRoots::new(dir.path(), move || {
+                let _ = hint.send(());
+            });
+            Self { dir, roots, hints }
+        }
+
+        fn make(&self, path: &str) {
+            std::fs::create_dir_all(self.dir.path().join(path)).unwrap();
+        }
+
+        /// Lists after a hint that must come soon.
+        fn list_after_hint(&mut self) -> Vec<(String, KataRuntime)> {
+            self.hints.recv_timeout(Duration::from_secs(5)).expect("a hint");
+            self.list()
+        }
+
+        fn list(&mut self) -> Vec<(String, KataRuntime)> {
+            let mut listed: Vec<_> = self.roots.list().into_iter().map(|(id, found)| (id, found.runtime)).collect();
+            listed.sort_by(|one, other| one.0.cmp(&other.0));
+            listed
+        }
+    }
+
+    #[test]
+    fn roots_that_appear_later_vanish_and_come_again_are_followed() {
+        let mut watched = Watched::new();
+        assert!(watched.list().is_empty());
+        watched.make("kata");
+        assert!(watched.list_after_hint().is_empty());
+        watched.make(&format!("kata/{ID}"));
+        assert_eq!(watched.list_after_hint(), [(ID.to_owned(), KataRuntime::Rs)]);
+        std::fs::remove_dir_all(watched.dir.path().join("kata")).unwrap();
+        assert!(watched.list_after_hint().is_empty());
+        while watched.hints.try_recv().is_ok() {}
+        assert!(watched.list().is_empty());
+        watched.make("kata");
+        watched.list_after_hint();
+        watched.make(&format!("kata/{ID}"));
+        assert_eq!(watched.list_after_hint(), [(ID.to_owned(), KataRuntime::Rs)]);
+    }
+
+    #[test]
+    fn only_sandboxes_are_taken_for_sandboxes() {
+        let mut watched = Watched::new();
+        watched.make(&format!("vc/sbs/{ID}"));
+        watched.make("kata/firecracker/x/root");
+        watched.make("kata/by-hand");
+        std::fs::write(watched.dir.path().join("kata/by-hand").join(MONITOR_SOCKET), "").unwrap();
+        std::fs::write(watched.dir.path().join("vc/sbs").join("f".repeat(64)), "a file").unwrap();
+        assert_eq!(watched.list(), [(ID.to_owned(), KataRuntime::Go), ("by-hand".to_owned(), KataRuntime::Rs)]);
+    }
+}

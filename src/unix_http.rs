@@ -1,0 +1,220 @@
+//! One HTTP/1.1 GET over a Unix socket, with a deadline and a size cap. A leaf: shims and Cloud Hypervisor are asked
+//! through it.
+//!
+//! Each exchange has a connection of its own, driven by the future itself: dropping the future closes the socket and
+//! leaves no task behind. There is no other method than GET.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderValue};
+use hyper::{Request, Response, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+
+/// Read buffer of a connection. It bounds the size of an answer's head, and of the pieces its body comes in.
+const BUFFER_BYTES: usize = 16 << 10;
+
+/// How much of an answer that is not 200 is kept: enough for the one line servers write there.
+const MAX_REFUSAL_BYTES: usize = 4 << 10;
+
+/// Longest path that fits into a socket address.
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// Bounds of one exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// From connecting to the last byte of the body.
+    pub deadline: Duration,
+    /// Size of the body.
+    pub body_bytes: usize,
+}
+
+/// Which exchange failed, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("GET {route} on {socket}")]
+pub struct HttpError {
+    /// The socket.
+    pub socket: PathBuf,
+    /// What was asked for.
+    pub route: &'static str,
+    /// Why there is no answer.
+    #[source]
+    pub fault: Fault,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The socket is absent, refuses, or has its queue full.
+    #[error("connect")]
+    Connect(#[source] io::Error),
+    /// The connection was closed before a byte came back: how a dying shim looks.
+    #[error("closed without an answer")]
+    NoAnswer,
+    /// The answer broke off, or is not HTTP.
+    #[error("broken answer")]
+    Broken(#[source] hyper::Error),
+    /// An answer other than 200.
+    #[error("status {status}: {}", excerpt(body))]
+    Status {
+        /// The status.
+        status: u16,
+        /// The beginning of its body.
+        body: Vec<u8>,
+    },
+    /// The body is larger than allowed.
+    #[error("more than {0} bytes")]
+    TooLarge(usize),
+    /// The answer was not complete in time.
+    #[error("no complete answer within {0:?}")]
+    Late(Duration),
+}
+
+/// A line of an error's body for a log: the first 200 bytes of it, blanks and control characters made visible.
+fn excerpt(body: &[u8]) -> String {
+    let body = body.trim_ascii();
+    body.get(..200).unwrap_or(body).escape_ascii().to_string()
+}
+
+/// Asks for `route` and hands the body of a 200 to `take` as it arrives. After an error what was taken is not the whole
+/// body.
+pub async fn get(socket: &Path, route: &'static str, bounds: Bounds, take: impl FnMut(&[u8])) -> Result<(), HttpError> {
+    let answer = tokio::time::timeout(bounds.deadline, exchange(socket, route, bounds.body_bytes, take)).await;
+    answer.unwrap_or(Err(Fault::Late(bounds.deadline))).map_err(|fault| HttpError {
+        socket: socket.to_owned(),
+        route,
+        fault,
+    })
+}
+
+/// Asks for `route` and keeps the body.
+pub async fn get_bytes(socket: &Path, route: &'static str, bounds: Bounds) -> Result<Vec<u8>, HttpError> {
+    let mut body = Vec::new();
+    get(socket, route, bounds, |piece| body.extend_from_slice(piece)).await?;
+    Ok(body)
+}
+
+async fn exchange(socket: &Path, route: &'static str, limit: usize, take: impl FnMut(&[u8])) -> Result<(), Fault> {
+    let stream = connect(socket).await.map_err(Fault::Connect)?;
+    let heard = Arc::new(AtomicBool::new(false));
+    let stream = Listening { stream, heard: Arc::clone(&heard) };
+    let broken =
+        |error: hyper::Error| if heard.load(Ordering::Relaxed) { Fault::Broken(error) } else { Fault::NoAnswer };
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    let ask = async {
+        // A host is obligatory and means nothing here. Nothing else is sent: Cloud Hypervisor's server refuses
+        // headers that it knows but does not support.
+        let mut request = Request::new(Empty::<Bytes>::new());
+        *request.uri_mut() = Uri::from_static(route);
+        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+        let response = sender.send_request(request).await.map_err(broken)?;
+        read_answer(response, limit, take).await
+    };
+    tokio::pin!(connection, ask);
+    let mut open = true;
+    loop {
+        // Bytes move only while the connection is polled; once it has ended, what it received can still be read.
+        tokio::select! {
+            answer = &mut ask => return answer,
+            _ = &mut connection, if open => open = false,
+        }
+    }
+}
+
+async fn read_answer(response: Response<Incoming>, limit: usize, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
+    let status = response.status();
+    let mut body = response.into_body();
+    if status != StatusCode::OK {
+        return Err(Fault::Status { status: status.as_u16(), body: refusal(body).await });
+    }
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Fault::TooLarge(limit));
+    }
+    let mut taken = 0usize;
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(Fault::Broken)?.into_data() else { continue };
+        taken = taken.saturating_add(piece.len());
+        if taken > limit {
+            return Err(Fault::TooLarge(limit));
+        }
+        take(&piece);
+    }
+    Ok(())
+}
+
+/// The beginning of an error's body, as far as it arrives.
+async fn refusal(mut body: Incoming) -> Vec<u8> {
+    let mut kept = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        let piece = frame.into_data().unwrap_or_default();
+        kept.extend(piece.iter().take(MAX_REFUSAL_BYTES - kept.len()));
+        if kept.len() == MAX_REFUSAL_BYTES {
+            break;
+        }
+    }
+    kept
+}
+
+/// Connects, whatever the length of the path: one that does not fit into a socket address is reached through its
+/// directory. A queue that is full is an error at once, not a wait.
+async fn connect(socket: &Path) -> io::Result<UnixStream> {
+    use rustix::fs::{Mode, OFlags};
+    use std::os::fd::AsRawFd;
+    if socket.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
+        return UnixStream::connect(socket).await;
+    }
+    let (Some(parent), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let parent = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let short = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
+    UnixStream::connect(short).await
+}
+
+/// A stream that remembers whether the other side has said anything.
+#[derive(Debug)]
+struct Listening {
+    stream: UnixStream,
+    heard: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Listening {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Listening {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod server;
+#[cfg(test)]
+mod tests;
