@@ -209,6 +209,30 @@ fn bad_sandboxes_cost_their_own_series_and_come_back_when_healed() {
 }
 
 #[test]
+fn a_guest_whose_policy_forbids_its_text_still_tells_of_its_containers() {
+    let confidential = |plan: kata_pulse_simulator::kata::SandboxPlan| plan.policy_denies_metrics();
+    let builder =
+        KataNode::builder().sandbox(Runtime::Go, Hypervisor::CloudHypervisor).containers(1).with(confidential);
+    let (node, agent) = start(builder);
+    let sandbox = node.sandbox(0);
+    for _ in 0..3 {
+        let page = agent.page("/metrics");
+        assert_eq!(up(&page, &sandbox), Some(1.0));
+        check_containers(&page, &sandbox, GuestCgroup::V2, true);
+        let policy = [("reason", "policy"), ("sandbox_id", sandbox.id())];
+        assert_eq!(value(&page, "kata_pulse_sandbox_scrape_skipped", &sandbox, &policy), Some(1.0));
+        assert!(page.matching("kata_pulse_guest_vcpus", &[]).is_empty());
+    }
+    assert_eq!(
+        sandbox.requests(Endpoint::Agent, "grpc.AgentService/GetMetrics"),
+        1,
+        "a refusal is not asked for again"
+    );
+    assert_eq!(sandbox.requests(Endpoint::Shim, "GET /metrics"), 0, "nor by way of the shim");
+    assert_eq!(node.violations(), []);
+}
+
+#[test]
 fn a_new_sandbox_is_seen_without_being_asked_for() {
     let (node, agent) = start(KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor));
     assert_eq!(up(&agent.page("/metrics"), &node.sandbox(0)), Some(1.0));

@@ -104,10 +104,13 @@ impl Probe {
             } else {
                 answers.note("task", SourceState::Skipped("agent_answers"));
             }
-            if answers.guest.is_none() {
-                self.ask_shim(options, sandbox, directory, &mut answers).await;
-            } else {
+            if answers.guest.is_some() {
                 answers.note("shim", SourceState::Skipped("agent_answers"));
+            } else if self.text_denied {
+                // The shim would ask the same agent and be refused as well, after asking it for much else.
+                answers.note("shim", SourceState::Skipped("policy"));
+            } else {
+                self.ask_shim(options, sandbox, directory, &mut answers).await;
             }
             vmm = self.ask_vmm(options, sandbox, directory, &mut answers).await;
         } else {
