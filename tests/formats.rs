@@ -231,9 +231,21 @@ fn in_open_metrics(family: &Family) -> (String, &'static str, String) {
     (name.to_owned(), kind, family.help.clone().unwrap_or_default())
 }
 
+/// A scrape of a node with a Kata sandbox that has everything a sandbox can have.
+fn kata_page() -> Page {
+    use kata_pulse_simulator::kata::{Hypervisor, KataNode, Runtime};
+    let builder = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor).containers(1);
+    let node = builder.with(|plan| plan.disks(2)).start().expect("a simulated node");
+    node.advance(3);
+    let mut flags = node.flags();
+    flags.extend(["--metrics-profile", "all"].map(Into::into));
+    Agent::start(flags).page("/metrics")
+}
+
 #[test]
 fn every_family_there_is_comes_with_its_type_and_labels() {
-    let pages: Vec<Page> = scrapes().iter().map(page).collect();
+    let mut pages: Vec<Page> = scrapes().iter().map(page).collect();
+    pages.push(kata_page());
     for (meta, carries) in families() {
         let six: &[&str] = if carries == Carries::Identity { &identity::Labels::NAMES } else { &[] };
         let expected: BTreeSet<&str> = meta.labels.iter().chain(six).copied().collect();
