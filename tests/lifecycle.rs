@@ -480,15 +480,23 @@ fn collectors_are_listed_with_their_state() {
         rows[1..].to_vec()
     };
     let row = |cells: [&str; 3]| cells.map(str::to_owned);
-    let [cgroup, network, process, filesystem, machine] =
-        ["cgroup", "network", "process", "filesystem", "machine"].map(|name| row([name, "on", "on"]));
+    let [cgroup, network, process, filesystem, kata, machine] =
+        ["cgroup", "network", "process", "filesystem", "kata", "machine"].map(|name| row([name, "on", "on"]));
     assert_eq!(
         table(&[]),
-        [cgroup.clone(), network.clone(), process.clone(), row(["fd", "off", "off"]), filesystem, machine.clone()]
+        [
+            cgroup.clone(),
+            network.clone(),
+            process.clone(),
+            row(["fd", "off", "off"]),
+            filesystem,
+            kata.clone(),
+            machine.clone()
+        ]
     );
     assert_eq!(
         table(&["--enable-collectors", "fd", "--disable-collectors", "filesystem"]),
-        [cgroup, network, process, row(["fd", "off", "on"]), row(["filesystem", "on", "off"]), machine]
+        [cgroup, network, process, row(["fd", "off", "on"]), row(["filesystem", "on", "off"]), kata, machine]
     );
 }
 
@@ -505,8 +513,8 @@ fn check_config_prints_what_is_in_force() {
         outcome.stdout,
         "listen-address:\n- 127.0.0.1:8090\nruntime-endpoint: auto\nmetrics-interval-secs: 0.0\nmax-age-secs: 1.0\n\
          sync-interval-secs: 5.0\nlog-level: info\nlog-format: logfmt\nhost-root: /\nprocfs: /proc\n\
-         cgroupfs: /sys/fs/cgroup\nrun-dir: /run\nscope: all\nenable-collectors:\n- cgroup\n- network\n- process\n\
-         - filesystem\n- machine\ndisable-collectors:\n- fd\nmetrics-profile: kubelet\n"
+         cgroupfs: /sys/fs/cgroup\nrun-dir: /run\nshim-scrape: safe\nscope: all\nenable-collectors:\n- cgroup\n- network\n- process\n\
+         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\nmetrics-profile: kubelet\n"
     );
     assert_eq!(outcome.stderr, "");
 
@@ -540,6 +548,8 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         ("KATA_PULSE_PROCFS", "/p"),
         ("KATA_PULSE_CGROUPFS", "/c"),
         ("KATA_PULSE_RUN_DIR", "/r"),
+        ("KATA_PULSE_CONTAINERD_STATE", "/s"),
+        ("KATA_PULSE_SHIM_SCRAPE", "all"),
         ("KATA_PULSE_SCOPE", "kata"),
         ("KATA_PULSE_ENABLE_COLLECTORS", "fd"),
         ("KATA_PULSE_DISABLE_COLLECTORS", "network,process,machine"),
@@ -557,13 +567,15 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         ("procfs", "/p"),
         ("cgroupfs", "/c"),
         ("run-dir", "/r"),
+        ("containerd-state", "/s"),
+        ("shim-scrape", "all"),
         ("scope", "kata"),
         ("metrics-profile", "all"),
     ] {
         assert_eq!(setting(&yaml, key), value, "{key} in {yaml}");
     }
     assert!(yaml.starts_with("listen-address:\n- 127.0.0.1:1\n- \"[::1]:2\"\n"), "{yaml}");
-    assert!(yaml.contains("enable-collectors:\n- cgroup\n- fd\n- filesystem\ndisable-collectors:\n"), "{yaml}");
+    assert!(yaml.contains("enable-collectors:\n- cgroup\n- fd\n- filesystem\n- kata\ndisable-collectors:\n"), "{yaml}");
     let interval = kata_pulse_in(&[("KATA_PULSE_METRICS_INTERVAL", "7")], ["check-config"]).expect_code(0).stdout;
     assert_eq!(setting(&interval, "metrics-interval-secs"), "7.0");
 }
