@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use procfs::FromRead;
 
+use crate::collect::meminfo::Meminfo;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::machine::{Dimm, Machine};
 use crate::model::units::Bytes;
@@ -30,7 +31,9 @@ impl Machines {
     fn read(&self) -> Result<Machine, CollectError> {
         let Roots { host, proc, sys, .. } = &*self.roots;
         let path = proc.join("meminfo");
-        let meminfo = procfs::Meminfo::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
+        let meminfo = std::fs::read(&path)
+            .map(|content| Meminfo::parse(&content))
+            .map_err(|error| CollectError::Read(format!("{}: {error}", path.display())))?;
         let topology = Topology::read(proc, sys);
         let machine_id = line(&host.join("etc/machine-id")).or_else(|| line(&host.join("var/lib/dbus/machine-id")));
         Ok(Machine {
@@ -44,8 +47,8 @@ impl Machines {
             sockets: topology.sockets,
             books: topology.books,
             drawers: topology.drawers,
-            memory: Some(Bytes(meminfo.mem_total)),
-            swap: Some(Bytes(meminfo.swap_total)),
+            memory: meminfo.total,
+            swap: meminfo.swap_total,
             dimms: dimms(sys),
         })
     }

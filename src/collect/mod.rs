@@ -11,6 +11,7 @@ mod filesystem;
 pub mod held;
 pub mod kata;
 mod machine;
+mod meminfo;
 pub mod network;
 pub mod oom;
 mod process;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::collect::block_devices::BlockDevices;
 use crate::collect::held::{Budget, Reader, Vanished};
+use crate::collect::meminfo::Meminfo;
 use crate::collect::{CollectError, Collector, Draft, DraftRow, Roots};
 use crate::model::inventory::{Inventory, Kind};
 use crate::model::units::{Bytes, Limit, Seconds};
@@ -130,20 +131,19 @@ impl Cgroups {
 
     /// The root cgroup has no limits and, on v2, no swap counter; the kubelet shows the machine's figures there.
     fn complete_root(&mut self, usage: &mut Usage) {
-        use procfs::FromRead;
         let path = self.roots.proc.join("meminfo");
-        let meminfo = match procfs::Meminfo::from_file(&path) {
-            Ok(meminfo) => meminfo,
-            Err(_) => return self.reader.note(&path, &"malformed"),
+        let meminfo = match std::fs::read(&path) {
+            Ok(content) => Meminfo::parse(&content),
+            Err(error) => return self.reader.note(&path, &error),
         };
-        if let Some(memory) = &mut usage.memory
+        if let (Some(memory), Some(total), Some(free)) = (&mut usage.memory, meminfo.swap_total, meminfo.swap_free)
             && memory.swap.is_none()
         {
-            memory.swap = Some(Bytes(meminfo.swap_total.saturating_sub(meminfo.swap_free)));
+            memory.swap = Some(Bytes(total.0.saturating_sub(free.0)));
         }
         if let Some(spec) = &mut usage.spec {
-            spec.memory_limit = Some(Limit::At(meminfo.mem_total));
-            spec.memory_swap_limit = Some(Limit::At(meminfo.swap_total));
+            spec.memory_limit = meminfo.total.map(|bytes| Limit::At(bytes.0));
+            spec.memory_swap_limit = meminfo.swap_total.map(|bytes| Limit::At(bytes.0));
         }
         usage.start_time = self.roots.boot_time().or(usage.start_time);
     }
