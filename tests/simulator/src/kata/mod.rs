@@ -36,6 +36,7 @@
 //!
 //! [`ReplayedNode`] serves recorded replies in the same way.
 
+mod builder;
 mod dice;
 mod doors;
 mod fault;
@@ -54,11 +55,12 @@ mod simulated;
 pub mod truth;
 mod wire;
 
+pub use builder::KataNodeBuilder;
 pub use doors::DoorHandle;
 pub use fault::Fault;
 pub use kind::{Endpoint, GuestCgroup, HostCgroup, Hypervisor, Runtime, VmState};
 pub use ledger::{Counts, Violation};
-pub use node::{KataNode, KataNodeBuilder};
+pub use node::KataNode;
 pub use plan::{ContainerPlan, RealProcesses, SandboxPlan};
 pub use replay::{ReplayedNode, ReplayedSandbox};
 pub use sandbox::KataSandbox;

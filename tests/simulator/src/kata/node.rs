@@ -1,17 +1,16 @@
 //! A node of simulated sandboxes: a fake host root, a run directory, a container runtime that knows them.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use anyhow::Context;
 use tempfile::TempDir;
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 use crate::cri::{self, CriServer, Pod, identity};
 
+use super::builder::KataNodeBuilder;
 use super::dice::Dice;
 use super::doors::DoorHandle;
 use super::host::{self, Tree};
@@ -21,7 +20,7 @@ use super::ledger::{Counts, Ledger, NodeLedger, Violation};
 use super::model::{Facts, Pids};
 use super::plan::{ContainerPlan, SandboxPlan};
 use super::sandbox::KataSandbox;
-use super::serve::{Doors, raise_descriptor_limit};
+use super::serve::{Doors, ServingThread, raise_descriptor_limit};
 use super::simulated::Simulated;
 use super::truth::Truth;
 
@@ -32,179 +31,32 @@ const PIDS: u32 = 128;
 /// The most virtual CPUs those pids suffice for.
 const VCPUS_MAX: u64 = 64;
 
-/// Describes a node.
-#[derive(Debug)]
-pub struct KataNodeBuilder {
-    plans: Vec<SandboxPlan>,
-    host: HostCgroup,
-    systemd: bool,
-    host_files: bool,
-    run: Option<PathBuf>,
-    registry: Option<cri::Node>,
-}
-
-impl KataNodeBuilder {
-    /// One more sandbox of these kinds. What follows says more about it.
-    ///
-    /// # Panics
-    /// When the runtime does not have the hypervisor.
-    #[must_use]
-    pub fn sandbox(self, runtime: Runtime, hypervisor: Hypervisor) -> Self {
-        self.plan(SandboxPlan::new(runtime, hypervisor))
-    }
-
-    /// One more sandbox.
-    #[must_use]
-    pub fn plan(mut self, plan: SandboxPlan) -> Self {
-        self.plans.push(plan);
-        self
-    }
-
-    /// Says more about the last sandbox: `.with(|plan| plan.vcpus(4).policy_denies_metrics())`.
-    ///
-    /// # Panics
-    /// When there is none.
-    #[must_use]
-    pub fn with(mut self, more: impl FnOnce(SandboxPlan) -> SandboxPlan) -> Self {
-        let last = self.plans.pop().expect("a sandbox was named before more is said about it");
-        self.plan(more(last))
-    }
-
-    /// The last sandbox has this many containers.
-    ///
-    /// # Panics
-    /// When there is none.
-    #[must_use]
-    pub fn containers(self, count: usize) -> Self {
-        self.with(|plan| plan.containers(count))
-    }
-
-    /// The last sandbox, so many times in all.
-    ///
-    /// # Panics
-    /// When there is none.
-    #[must_use]
-    pub fn times(mut self, count: usize) -> Self {
-        let last = self.plans.pop().expect("a sandbox was named before it is multiplied");
-        self.plans.extend(std::iter::repeat_n(last, count));
-        self
-    }
-
-    /// The cgroup version of the node, instead of v2.
-    #[must_use]
-    pub fn host_cgroup(mut self, version: HostCgroup) -> Self {
-        self.host = version;
-        self
-    }
-
-    /// Cgroups as the systemd driver names them, instead of the cgroupfs driver.
-    #[must_use]
-    pub fn systemd(mut self) -> Self {
-        self.systemd = true;
-        self
-    }
-
-    /// Neither procfs nor cgroups: only the run directory. A hundred files less per sandbox.
-    #[must_use]
-    pub fn without_host_files(mut self) -> Self {
-        self.host_files = false;
-        self
-    }
-
-    /// An existing directory that stands for `/run`, instead of a host root of its own; there are no host files then.
-    /// Sockets in it have up to 90 bytes more, and may have 107 in all.
-    #[must_use]
-    pub fn run_directory(mut self, path: impl Into<PathBuf>) -> Self {
-        self.run = Some(path.into());
-        self.without_host_files()
-    }
-
-    /// A runtime that somebody else serves, to be told of the sandboxes.
-    #[must_use]
-    pub fn registered_with(mut self, node: &cri::Node) -> Self {
-        self.registry = Some(node.clone());
-        self
-    }
-
-    /// Makes the node. When this returns, every socket accepts connections and the runtime lists every sandbox.
-    ///
-    /// # Errors
-    /// When files or sockets cannot be made: a path is too long, or this process may not hold so many descriptors.
-    pub fn start(self) -> anyhow::Result<KataNode> {
-        raise_descriptor_limit(self.plans.len())?;
-        let directory = if self.run.is_none() { Some(short_directory()?) } else { None };
-        let root = directory.as_ref().map(|directory| Tree::new(directory.path()));
-        let run = match (&self.run, &root) {
-            (Some(run), _) => run.clone(),
-            (None, Some(root)) => root.path("run"),
-            (None, None) => unreachable!("a node has a run directory or makes one"),
-        };
-        if let Some(root) = &root {
-            host::node::make(root, self.host)?;
-        }
-        let run = Tree::new(run);
-        run.directory("containerd/io.containerd.runtime.v2.task/k8s.io")?;
-        let (registry, server) = match self.registry {
-            Some(node) => (node, None),
-            None => {
-                let node = cri::Node::new();
-                let server = CriServer::start(run.path("containerd/containerd.sock"), &node)?;
-                (node, Some(server))
-            }
-        };
-        let node = KataNode {
-            sandboxes: Mutex::default(),
-            ledger: Arc::default(),
-            registry,
-            server,
-            thread: ServingThread::start()?,
-            host: self.host,
-            systemd: self.systemd,
-            host_files: self.host_files,
-            run,
-            root,
-            made: Mutex::default(),
-            _directory: directory,
-        };
-        for plan in self.plans {
-            node.add_quietly(plan)?;
-        }
-        node.write_classes()?;
-        Ok(node)
-    }
-}
-
 /// A running node. Dropping it ends its sandboxes and removes its files, and panics if a violation was recorded that
 /// nobody has [taken](Self::take_violations).
 #[derive(Debug)]
 pub struct KataNode {
-    sandboxes: Mutex<Vec<KataSandbox>>,
-    ledger: Arc<NodeLedger>,
-    registry: cri::Node,
-    server: Option<CriServer>,
-    thread: ServingThread,
-    host: HostCgroup,
-    systemd: bool,
-    host_files: bool,
-    run: Tree,
-    root: Option<Tree>,
+    pub(super) sandboxes: Mutex<Vec<KataSandbox>>,
+    pub(super) ledger: Arc<NodeLedger>,
+    pub(super) registry: cri::Node,
+    pub(super) server: Option<CriServer>,
+    pub(super) thread: ServingThread,
+    pub(super) host: HostCgroup,
+    pub(super) systemd: bool,
+    pub(super) host_files: bool,
+    pub(super) run: Tree,
+    pub(super) root: Option<Tree>,
     /// How many sandboxes were ever made.
-    made: Mutex<u32>,
-    _directory: Option<TempDir>,
+    pub(super) made: Mutex<u32>,
+    /// Removed with the node.
+    #[expect(dead_code, reason = "held for what its end does")]
+    pub(super) directory: Option<TempDir>,
 }
 
 impl KataNode {
     /// An empty node to be described.
     #[must_use]
     pub fn builder() -> KataNodeBuilder {
-        KataNodeBuilder {
-            plans: Vec::new(),
-            host: HostCgroup::V2,
-            systemd: false,
-            host_files: true,
-            run: None,
-            registry: None,
-        }
+        KataNodeBuilder::new()
     }
 
     /// The directory that stands for `/`.
@@ -313,7 +165,7 @@ impl KataNode {
         self.ledger.take_violations()
     }
 
-    fn add_quietly(&self, plan: SandboxPlan) -> anyhow::Result<KataSandbox> {
+    pub(super) fn add_quietly(&self, plan: SandboxPlan) -> anyhow::Result<KataSandbox> {
         let index = {
             let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
             *made += 1;
@@ -391,7 +243,7 @@ impl KataNode {
         }
     }
 
-    fn write_classes(&self) -> anyhow::Result<()> {
+    pub(super) fn write_classes(&self) -> anyhow::Result<()> {
         let Some(root) = self.root.as_ref().filter(|_| self.host_files) else { return Ok(()) };
         let truths: Vec<Arc<Truth>> = self.lock().iter().map(|sandbox| sandbox.simulated.truth()).collect();
         host::cgroup::write_classes(root, self.host, truths.iter().map(|truth| &**truth))
@@ -451,51 +303,4 @@ fn slice(qos: cri::Qos, uid: &str) -> String {
         cri::Qos::BestEffort => "-besteffort",
     };
     format!("kubepods{class}-pod{}.slice", uid.replace('-', "_"))
-}
-
-/// A directory with as short a path as can be had, because the paths of sockets in it are long.
-pub(super) fn short_directory() -> anyhow::Result<TempDir> {
-    let builder = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("k").rand_bytes(5);
-        builder
-    };
-    let short = builder().tempdir_in("/tmp");
-    short.or_else(|_| builder().tempdir()).context("make a temporary directory")
-}
-
-/// The thread on which every door of a node is served.
-#[derive(Debug)]
-pub(super) struct ServingThread {
-    pub(super) handle: Handle,
-    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
-}
-
-impl ServingThread {
-    pub(super) fn start() -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-        let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel();
-        // The runtime is dropped at the end of the thread, and with it every connection.
-        let serve = move || {
-            // Either way it is the end.
-            runtime.block_on(stopped).ok();
-        };
-        let thread = thread::Builder::new().name("kata".to_owned()).spawn(serve).context("start a thread")?;
-        Ok(Self { handle, running: Some((stop, thread)) })
-    }
-
-    pub(super) fn stop(&mut self) {
-        if let Some((stop, thread)) = self.running.take() {
-            drop(stop);
-            // A panic there has been reported by the thread.
-            thread.join().ok();
-        }
-    }
-}
-
-impl Drop for ServingThread {
-    fn drop(&mut self) {
-        self.stop();
-    }
 }

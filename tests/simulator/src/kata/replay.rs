@@ -18,11 +18,11 @@ use tempfile::TempDir;
 use crate::cri::CriServer;
 use crate::recorded::{Capture, RecordedNode, RecordedPod};
 
+use super::builder::short_directory;
 use super::doors::DoorHandle;
 use super::kind::Endpoint;
 use super::ledger::{Ledger, NodeLedger, Violation};
-use super::node::{ServingThread, short_directory};
-use super::serve::{Answers, Call, Code, Doors, HttpReply, HttpRequest, RpcReply};
+use super::serve::{Answers, Call, Code, Doors, HttpReply, HttpRequest, RpcReply, ServingThread};
 use super::wire::{agent, task};
 
 /// A recorded sandbox that answers. Its doors are used through it, see [`DoorHandle`].

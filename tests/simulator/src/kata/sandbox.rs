@@ -10,10 +10,11 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::doors::DoorHandle;
+use super::host;
 use super::kind::{Hypervisor, Runtime, VmState};
 use super::say::lies::Lie;
 use super::simulated::Simulated;
-use super::truth::Truth;
+use super::truth::{Component, Truth};
 
 /// A sandbox. Clones share it; its doors are used through it, see [`DoorHandle`].
 #[derive(Debug, Clone)]
@@ -114,6 +115,17 @@ impl KataSandbox {
     /// `/agent-url` is empty from a Rust shim and an error from a Go shim.
     pub fn set_agent_heard(&self, heard: bool) {
         self.simulated.set_agent_heard(heard);
+    }
+
+    /// Ends one of its processes: procfs knows it no longer, and nothing else happens.
+    ///
+    /// # Panics
+    /// When the sandbox has no such process.
+    pub fn end_process(&self, component: Component) {
+        let pid = self.truth().process(component).pid;
+        if let Some(root) = &self.simulated.root {
+            host::proc::remove(root, pid);
+        }
     }
 
     /// Takes sockets and directories away, as a clean end of the shim does. The runtime, procfs and cgroups go on as

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 
 use kata_pulse_simulator::kata::{
-    Endpoint, GuestCgroup, Hypervisor, KataNode, KataNodeBuilder, Lie, Runtime, SandboxPlan,
+    Endpoint, Fault, GuestCgroup, Hypervisor, KataNode, KataNodeBuilder, Lie, Runtime, SandboxPlan,
 };
 use kata_pulse_simulator::recorded::{Capture, RecordedNode};
 use prost::Message;
@@ -46,12 +46,19 @@ fn the_handshake_is_any_case_and_one_line_and_other_ports_are_closed() -> anyhow
 #[test]
 fn a_request_sent_together_with_the_handshake_is_answered() -> anyhow::Result<()> {
     let node = one(clh()).without_host_files().start()?;
-    let mut rpc = Rpc::connect(&node.sandbox(0).path(Endpoint::Agent))?;
-    rpc.stream.write_all(b"CONNECT 1024\n")?;
-    rpc.send("grpc.Health/Check", &[])?;
-    assert!(shake_hands(&mut rpc.stream, "")?.starts_with("OK "));
-    let (id, _) = rpc.receive()?;
-    assert_eq!(id, 1);
+    let sandbox = node.sandbox(0);
+    for fault in [None, Some(Fault::Hang)] {
+        for _ in 0..20 {
+            fault.clone().into_iter().for_each(|fault| sandbox.fail(Endpoint::Agent, fault));
+            let mut rpc = Rpc::connect(&sandbox.path(Endpoint::Agent))?;
+            rpc.stream.write_all(b"CONNECT 1024\n")?;
+            rpc.send("grpc.Health/Check", &[])?;
+            sandbox.heal(Endpoint::Agent);
+            assert!(shake_hands(&mut rpc.stream, "")?.starts_with("OK "));
+            let (id, _) = rpc.receive()?;
+            assert_eq!(id, 1);
+        }
+    }
     Ok(())
 }
 

@@ -156,6 +156,10 @@ fn a_shim_that_scrapes_kill_dies_with_everything_it_had() -> anyhow::Result<()> 
         let listed = node.registry().pod(sandbox.id()).expect("it is listed");
         assert_eq!(listed.listed.state(), k8s_cri::v1::PodSandboxState::SandboxNotready);
         assert_eq!(node.take_violations().len(), 1);
+        // Time goes on for what is left.
+        sandbox.end_process(Component::Hypervisor);
+        node.advance(1);
+        assert!(!node.host_root().join(format!("proc/{vmm}")).exists());
     }
     Ok(())
 }

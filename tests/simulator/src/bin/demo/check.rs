@@ -10,7 +10,7 @@ use kata_pulse_simulator::cri;
 use crate::agent::Agent;
 use crate::interrupt::Interrupt;
 use crate::node::{DemoContainer, DemoNode, DemoPod};
-use crate::plan::{KATA_SERVED, Work};
+use crate::plan::Work;
 use crate::sandboxes::Sandboxes;
 
 /// What a slow machine gets.
@@ -50,9 +50,8 @@ pub(crate) fn served(agent: &Agent, node: &DemoNode, interrupt: &Interrupt) -> a
     let busy_seconds = busy_seconds.context(missing)?;
     let sandboxes = sandboxes(node)?;
     sandboxes.unharmed()?;
-    let guests = if KATA_SERVED { "served as well" } else { "left alone" };
     let served = format!(
-        "{} running containers of {} pods served by name, {} Kata sandboxes {guests}",
+        "{} running containers of {} pods served by name, {} Kata sandboxes served as well",
         running(node).count(),
         node.pods.len(),
         sandboxes.pods.len()
@@ -99,9 +98,6 @@ pub(crate) fn built(node: &DemoNode, interrupt: &Interrupt) -> anyhow::Result<St
 
 /// What the agent does not yet say of the Kata pods.
 fn missing_sandbox(agent: &Agent, node: &DemoNode, cadvisor: &str) -> anyhow::Result<Option<String>> {
-    if !KATA_SERVED {
-        return Ok(None);
-    }
     let reply = agent.get("/metrics")?;
     for (plan, sandbox) in &sandboxes(node)?.pods {
         let up = value(&reply.body, SANDBOX_UP, &[("sandbox_id", sandbox.id())]);

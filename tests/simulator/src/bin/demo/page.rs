@@ -4,7 +4,6 @@ use std::fmt::Write;
 
 use crate::agent::Agent;
 use crate::node::DemoNode;
-use crate::plan::KATA_SERVED;
 
 /// The page with an agent to ask.
 pub(crate) fn with_agent(node: &DemoNode, agent: &Agent) -> String {
@@ -18,7 +17,7 @@ pub(crate) fn with_agent(node: &DemoNode, agent: &Agent) -> String {
     ]);
     let log = node.agent_log();
     let what_runs = what_runs(node);
-    let kata = if KATA_SERVED { kata_hints(&url) } else { String::new() };
+    let kata = kata_hints(&url);
     format!(
         "kata-pulse runs at {url}\n\
          \n\

@@ -3,10 +3,6 @@
 use kata_pulse_simulator::cri::Qos;
 use kata_pulse_simulator::kata::{Hypervisor, Runtime};
 
-/// Whether the agent serves what it learns from guests. While it does not, a check looks for runc pods alone, and the
-/// page promises no more than that.
-pub(crate) const KATA_SERVED: bool = true;
-
 /// A pod to be.
 #[derive(Debug)]
 pub(crate) struct PodPlan {

@@ -53,7 +53,7 @@ impl Sandboxes {
             .cgroup_root(&self.root)
             .with_containers(containers)
             .pod(pod.clone());
-        let processes = self.start(plan, &sandbox, node)?;
+        let processes = self.start(plan, &id, &sandbox, node)?;
         let mut pod = pod.network_namespace(&format!("/proc/{}/ns/net", processes.hypervisor));
         if let Some(address) = node.add_network(processes.hypervisor) {
             pod = pod.ip(&address.to_string());
@@ -87,11 +87,20 @@ impl Sandboxes {
         Ok(())
     }
 
-    fn start(&self, plan: &KataPlan, sandbox: &SandboxPlan, node: &mut DemoNode) -> anyhow::Result<RealProcesses> {
+    /// Starts what is around the guest.
+    fn start(
+        &self,
+        plan: &KataPlan,
+        id: &str,
+        sandbox: &SandboxPlan,
+        node: &mut DemoNode,
+    ) -> anyhow::Result<RealProcesses> {
         let (own, overhead) = sandbox.cgroups(self.host);
         let beside = overhead.as_ref().unwrap_or(&own);
         let mut process = |name, work, network, cgroup: &str| {
-            node.add_process(cgroup, &Order { name, work, network, extra: Vec::new() })
+            // A shim, a hypervisor and a virtiofsd all name their sandbox.
+            let extra = vec!["--sandbox".into(), id.into()];
+            node.add_process(cgroup, &Order { name, work, network, extra })
         };
         let hypervisor = match plan.hypervisor {
             // The shim is the hypervisor, and a thread of it is in the pod's network.
@@ -114,5 +123,12 @@ impl Sandboxes {
         let hypervisor = process(hypervisor, Work::Hypervisor, Network::Own, place)?;
         node.cgroups.add(&own, &Limits::NONE)?;
         Ok(RealProcesses { shim, hypervisor, virtiofsd })
+    }
+}
+
+impl Drop for Sandboxes {
+    fn drop(&mut self) {
+        // Whoever wanted to know has asked; the node itself would panic, and leave the rest of the demo behind.
+        drop(self.node.take_violations());
     }
 }

@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Where to send datagrams
     #[arg(long)]
     peer: Option<SocketAddr>,
+    /// The sandbox it belongs to: read by whoever looks at the command line
+    #[arg(long)]
+    sandbox: Option<String>,
     /// Where to write files
     #[arg(long)]
     directory: Option<PathBuf>,

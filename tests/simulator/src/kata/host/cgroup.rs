@@ -31,7 +31,7 @@ pub(in crate::kata) fn make(root: &Tree, facts: &Facts, truth: &Truth) -> anyhow
                 for (hierarchy, _) in V1_HIERARCHIES {
                     let directory = format!("{MOUNT}/{hierarchy}{}", cgroup.path);
                     root.directory(&directory)?;
-                    write(root, &directory, v1_fixed(hierarchy, cgroup, moved_threads(facts, cgroup)))?;
+                    write(root, &directory, v1_fixed(hierarchy, cgroup, moved_threads(facts, &cgroup.path)))?;
                 }
             }
         }
@@ -130,7 +130,11 @@ fn cgroups(truth: &Truth) -> impl Iterator<Item = &CgroupTruth> {
     [&truth.host.pod_cgroup].into_iter().chain(truth.host.cgroups())
 }
 
+/// A directory that is gone stays so.
 fn write(root: &Tree, directory: &str, files: Vec<File>) -> anyhow::Result<()> {
+    if !root.has(directory) {
+        return Ok(());
+    }
     files.iter().try_for_each(|(name, content)| root.write(&format!("{directory}/{name}"), content))
 }
 
@@ -241,8 +245,8 @@ fn v2_memory_stat(cgroup: &CgroupTruth) -> String {
 }
 
 /// On v1 a split sandbox's own cgroup has the threads of the virtual CPUs alone.
-fn moved_threads(facts: &Facts, cgroup: &CgroupTruth) -> Option<Vec<u32>> {
-    let split = facts.placement.overhead.is_some() && cgroup.path == facts.placement.sandbox;
+pub(super) fn moved_threads(facts: &Facts, path: &str) -> Option<Vec<u32>> {
+    let split = facts.placement.overhead.is_some() && path == facts.placement.sandbox;
     let vcpus = u32::try_from(facts.plan.vcpus).unwrap_or(u32::MAX);
     split.then(|| (1..=vcpus).map(|number| facts.pids.hypervisor + number).collect())
 }

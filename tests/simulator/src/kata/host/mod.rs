@@ -30,6 +30,11 @@ impl Tree {
         &self.0
     }
 
+    /// Whether something is there.
+    pub(super) fn has(&self, path: &str) -> bool {
+        self.path(path).exists()
+    }
+
     /// Makes a directory and those above it.
     pub(super) fn directory(&self, path: &str) -> anyhow::Result<()> {
         let path = self.path(path);
@@ -53,6 +58,12 @@ impl Tree {
     pub(super) fn link(&self, path: &str, target: &str) -> anyhow::Result<()> {
         let path = self.path(path);
         symlink(target, &path).with_context(|| format!("make {}", path.display()))
+    }
+
+    /// Gives a file that is there a second path: what has the same inode in procfs.
+    pub(super) fn same(&self, path: &str, there: &str) -> anyhow::Result<()> {
+        let path = self.path(path);
+        fs::hard_link(self.path(there), &path).with_context(|| format!("make {}", path.display()))
     }
 
     /// Removes a directory and what is in it. One that is not there is as good as removed.

@@ -80,7 +80,7 @@ Inter-|   Receive                                                |  Transmit
 ";
 
 /// The node's own interfaces.
-pub(super) const NODE_INTERFACES: &str = "\
+const NODE_INTERFACES: &str = "\
     lo: 7000      70    0    0    0     0          0         0     7000      70    0    0    0     0       0          0
   ens5: 5000000 4000    0    0    0     0          0         0   900000    3000    0    0    0     0       0          0
 ";

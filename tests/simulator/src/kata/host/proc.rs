@@ -3,13 +3,17 @@
 use std::fmt::Write;
 
 use super::Tree;
-use super::node::{NET_DEV_HEAD, NODE_INTERFACES};
-use crate::kata::kind::Hypervisor;
+use super::cgroup::moved_threads;
+use super::node::NET_DEV_HEAD;
+use crate::kata::kind::{HostCgroup, Hypervisor};
 use crate::kata::model::Facts;
 use crate::kata::truth::{Component, InterfaceTruth, ProcessTruth, Truth};
 
 /// Bytes of a page and clock ticks of a second, as the kernel tells them.
 const PAGE: u64 = 4096;
+
+/// The node's interfaces. Whoever is in the node's namespace has this very file.
+const NODE_NET_DEV: &str = "proc/1/net/dev";
 
 /// The network namespace of the node; a pod's is this and its hypervisor's pid.
 const NODE_NETWORK: u32 = 4_026_531_840;
@@ -22,15 +26,19 @@ pub(in crate::kata) fn make(root: &Tree, facts: &Facts, truth: &Truth) -> anyhow
     rewrite(root, facts, truth)
 }
 
-/// Writes what has changed.
+/// Writes what has changed. A process whose directory is gone has ended.
 pub(in crate::kata) fn rewrite(root: &Tree, facts: &Facts, truth: &Truth) -> anyhow::Result<()> {
     for process in &truth.host.processes {
         let directory = format!("proc/{}", process.pid);
+        if !root.has(&directory) {
+            continue;
+        }
         root.write(&format!("{directory}/stat"), stat(process))?;
         root.write(&format!("{directory}/status"), status(process))?;
         root.write(&format!("{directory}/io"), io(process))?;
     }
-    root.write(&pod_network_file(facts), net_dev(&truth.host.network))
+    let network = pod_network(facts);
+    if root.has(&network) { root.write(&format!("{network}/dev"), net_dev(&truth.host.network)) } else { Ok(()) }
 }
 
 /// Takes a process away, as when it has died.
@@ -39,11 +47,11 @@ pub(in crate::kata) fn remove(root: &Tree, pid: u32) {
 }
 
 /// Where the pod's interfaces are seen: of Dragonball, only the VM's thread is in the pod's namespace.
-fn pod_network_file(facts: &Facts) -> String {
+fn pod_network(facts: &Facts) -> String {
     let pids = facts.pids;
     match facts.plan.hypervisor {
-        Hypervisor::Dragonball => format!("proc/{}/task/{}/net/dev", pids.shim, pids.hypervisor),
-        _ => format!("proc/{}/net/dev", pids.hypervisor),
+        Hypervisor::Dragonball => format!("proc/{}/task/{}/net", pids.shim, pids.hypervisor),
+        _ => format!("proc/{}/net", pids.hypervisor),
     }
 }
 
@@ -54,17 +62,15 @@ fn make_process(root: &Tree, facts: &Facts, process: &ProcessTruth) -> anyhow::R
         root.directory(&format!("{directory}/{part}"))?;
     }
     let file = |name: &str, content: &str| root.write(&format!("{directory}/{name}"), content);
-    let comm = comm(process);
-    file("comm", &format!("{comm}\n"))?;
+    file("comm", &format!("{}\n", process.comm))?;
     file("cmdline", &process.command.iter().fold(String::new(), |text, word| text + word + "\0"))?;
-    file("cgroup", &cgroup(facts, process))?;
-    file("net/dev", &format!("{NET_DEV_HEAD}{NODE_INTERFACES}"))?;
-    for (tid, name) in &process.threads {
-        root.directory(&format!("{directory}/task/{tid}"))?;
-        file(&format!("task/{tid}/comm"), &format!("{name}\n"))?;
+    file("cgroup", &cgroup(facts, &process.cgroup))?;
+    let in_pod = *component == Component::Hypervisor;
+    if !in_pod {
+        root.same(&format!("{directory}/net/dev"), NODE_NET_DEV)?;
     }
-    if *component == Component::Shim && facts.plan.hypervisor == Hypervisor::Dragonball {
-        root.directory(&format!("{directory}/task/{}/net", facts.pids.hypervisor))?;
+    for (tid, name) in &process.threads {
+        make_thread(root, facts, process, (*tid, name))?;
     }
     for number in 0..process.descriptors {
         let target = match number {
@@ -74,7 +80,6 @@ fn make_process(root: &Tree, facts: &Facts, process: &ProcessTruth) -> anyhow::R
         };
         root.link(&format!("{directory}/fd/{number}"), &target)?;
     }
-    let in_pod = *component == Component::Hypervisor;
     let namespace = if in_pod { NODE_NETWORK + pid } else { NODE_NETWORK };
     root.link(&format!("{directory}/ns/net"), &format!("net:[{namespace}]"))?;
     match process.command.first() {
@@ -83,21 +88,32 @@ fn make_process(root: &Tree, facts: &Facts, process: &ProcessTruth) -> anyhow::R
     }
 }
 
-/// A kernel thread bears the pid of the VM it belongs to.
-fn comm(process: &ProcessTruth) -> String {
-    match process.component {
-        Component::KernelThread => format!("{}-{}", process.comm, process.pid),
-        _ => process.comm.to_owned(),
+fn make_thread(root: &Tree, facts: &Facts, process: &ProcessTruth, thread: (u32, &str)) -> anyhow::Result<()> {
+    let (tid, name) = thread;
+    let directory = format!("proc/{}/task/{tid}", process.pid);
+    root.directory(&directory)?;
+    root.write(&format!("{directory}/comm"), format!("{name}\n"))?;
+    let moved = process.component == Component::Hypervisor
+        && moved_threads(facts, &facts.placement.sandbox).is_some_and(|moved| moved.contains(&tid));
+    let place = if moved && facts.host == HostCgroup::V1 { &facts.placement.sandbox } else { &process.cgroup };
+    root.write(&format!("{directory}/cgroup"), cgroup(facts, place))?;
+    // Elsewhere, nobody has a reason to look at a thread's network.
+    if process.component == Component::Shim && facts.plan.hypervisor == Hypervisor::Dragonball {
+        root.directory(&format!("{directory}/net"))?;
+        if tid != facts.pids.hypervisor {
+            root.same(&format!("{directory}/net/dev"), NODE_NET_DEV)?;
+        }
     }
+    Ok(())
 }
 
 /// `0::/kubepods/…` on v2, one line per hierarchy on v1.
-fn cgroup(facts: &Facts, process: &ProcessTruth) -> String {
+fn cgroup(facts: &Facts, path: &str) -> String {
     match facts.host {
-        crate::kata::kind::HostCgroup::V2 => format!("0::{}\n", process.cgroup),
-        crate::kata::kind::HostCgroup::V1 => {
+        HostCgroup::V2 => format!("0::{path}\n"),
+        HostCgroup::V1 => {
             let lines = ["hugetlb", "pids", "blkio", "memory", "cpu,cpuacct"].iter().zip((2..=6).rev());
-            lines.fold(String::new(), |text, (name, number)| text + &format!("{number}:{name}:{}\n", process.cgroup))
+            lines.fold(String::new(), |text, (name, number)| text + &format!("{number}:{name}:{path}\n"))
         }
     }
 }
@@ -108,7 +124,7 @@ fn stat(process: &ProcessTruth) -> String {
     let (user, system) = process.ticks();
     let (threads, virtual_bytes, rss) = (process.threads.len(), process.virtual_bytes, process.rss() / PAGE);
     let start = 8000 + u64::from(*pid) % 1000;
-    let mut text = format!("{pid} ({}) S {parent} {parent} 0 0 -1 4194560 61113 0 0 0 ", comm(process));
+    let mut text = format!("{pid} ({}) S {parent} {parent} 0 0 -1 4194560 61113 0 0 0 ", process.comm);
     // Writing to a string cannot fail.
     write!(text, "{user} {system} 0 0 20 0 {threads} 0 {start} {virtual_bytes} {rss} 18446744073709551615").ok();
     text.push_str(&" 0".repeat(27));
@@ -118,7 +134,7 @@ fn stat(process: &ProcessTruth) -> String {
 
 fn status(process: &ProcessTruth) -> String {
     let ProcessTruth { pid, parent, .. } = process;
-    let mut text = format!("Name:\t{}\nUmask:\t0077\nState:\tS (sleeping)\nTgid:\t{pid}\n", comm(process));
+    let mut text = format!("Name:\t{}\nUmask:\t0077\nState:\tS (sleeping)\nTgid:\t{pid}\n", process.comm);
     write!(text, "Pid:\t{pid}\nPPid:\t{parent}\nFDSize:\t256\n").ok();
     if process.component != Component::KernelThread {
         for (name, bytes) in [

@@ -1,7 +1,7 @@
 //! What the sandbox costs the host: processes, the pod's network namespace, cgroups.
 
 use super::{Facts, pages};
-use crate::kata::kind::{HostCgroup, Hypervisor, Runtime};
+use crate::kata::kind::{Endpoint, HostCgroup, Hypervisor, Runtime};
 use crate::kata::truth::{
     CgroupTruth, Component, GuestTruth, HostTruth, InterfaceTruth, ProcessIo, ProcessTruth, Traffic,
 };
@@ -66,7 +66,7 @@ impl Facts {
             component: Component::Shim,
             pid,
             parent: 1,
-            comm: "containerd-shim",
+            comm: "containerd-shim".to_owned(),
             command,
             threads,
             user_us: guest_us + count("user", 21_000),
@@ -108,8 +108,8 @@ impl Facts {
             component: Component::Hypervisor,
             pid,
             parent: self.pids.shim,
-            comm,
-            command: vec![program.to_owned(), "--id".to_owned(), self.id().to_owned()],
+            comm: comm.to_owned(),
+            command: [program].into_iter().map(str::to_owned).chain(self.hypervisor_arguments()).collect(),
             threads: (pid..).zip(names).collect(),
             user_us: BOOT_US + busy_us(guest) + count("user", 9000),
             system_us: count("system", 30_000),
@@ -134,6 +134,21 @@ impl Facts {
         }
     }
 
+    /// What tells whose hypervisor it is.
+    fn hypervisor_arguments(&self) -> Vec<String> {
+        let id = self.id();
+        let path = |endpoint| self.layout.socket(endpoint).map(|socket| format!("/run/{socket}")).unwrap_or_default();
+        match self.plan.hypervisor {
+            Hypervisor::Qemu => {
+                vec!["-name".to_owned(), format!("sandbox-{id}"), "-machine".to_owned(), "q35".to_owned()]
+            }
+            // It takes no more of the id.
+            Hypervisor::Firecracker => vec!["--id".to_owned(), id.get(..32).unwrap_or(id).to_owned()],
+            Hypervisor::OpenVmm => vec!["--vsock".to_owned(), path(Endpoint::Agent)],
+            _ => vec!["--api-socket".to_owned(), path(Endpoint::Hypervisor)],
+        }
+    }
+
     fn virtiofsd(&self, component: Component, pid: u32, parent: u32, tick: u64) -> ProcessTruth {
         let child = component == Component::VirtiofsdChild;
         let count = |what: &str, rate| {
@@ -147,7 +162,7 @@ impl Facts {
             component,
             pid,
             parent,
-            comm: "virtiofsd",
+            comm: "virtiofsd".to_owned(),
             command: vec!["/opt/kata/libexec/virtiofsd".to_owned(), "--shared-dir".to_owned(), share],
             threads: (pid..).zip(names.into_iter().map(str::to_owned)).collect(),
             user_us: count("user", 5000),
@@ -169,15 +184,16 @@ impl Facts {
         }
     }
 
-    /// It has no memory, no arguments and no descriptors, and its name may be longer than anybody else's.
+    /// It bears the pid of the VM it belongs to. It has no memory, no arguments and no descriptors, and its name may be longer than anybody else's.
     fn kernel_thread(&self, pid: u32) -> ProcessTruth {
+        let name = format!("kvm-nx-lpage-recovery-{}", self.pids.hypervisor);
         ProcessTruth {
             component: Component::KernelThread,
             pid,
             parent: 2,
-            comm: "kvm-nx-lpage-recovery",
+            comm: name.clone(),
             command: Vec::new(),
-            threads: vec![(pid, "kvm-nx-lpage-recovery".to_owned())],
+            threads: vec![(pid, name)],
             user_us: 0,
             system_us: 0,
             rss_anon: 0,

@@ -110,8 +110,20 @@ fn go(truth: &Truth, manner: Manner) -> Vec<Family> {
     ));
     let actions = ["create", "start", "state", "stats"];
     all.push(latencies("kata_shim_rpc_durations_histogram_milliseconds", &actions, truth.tick + 4));
+    if manner.hypervisor == Hypervisor::Firecracker {
+        all.extend(firecracker(truth));
+    }
     all.extend(go_client(shim));
     all
+}
+
+/// Deltas since the hypervisor's last flush, although they look like totals.
+fn firecracker(truth: &Truth) -> [Family; 2] {
+    let exits = exits(&truth.guest).next().unwrap_or_default().map(|(item, value)| (item, value % 1000));
+    [
+        Family::gauge("kata_firecracker_signals", "Metrics related to signals.").items([("sigbus", 0), ("sigsegv", 0)]),
+        Family::gauge("kata_firecracker_vcpu", "Metrics specific to VCPUs' mode of functioning.").items(exits),
+    ]
 }
 
 fn process(process: &ProcessTruth, words: &Words, manner: Manner) -> Vec<Family> {

@@ -7,6 +7,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{ReadHalf, WriteHalf};
 
 use super::outgoing::{self, FLOOD_BYTES};
+use super::rpc::until_left;
 use super::{Doors, permit};
 use crate::kata::fault::Fault;
 use crate::kata::kind::Endpoint;
@@ -57,7 +58,7 @@ pub(super) async fn serve(doors: &Doors, endpoint: Endpoint, mut stream: UnixStr
         }
         let useful = tokio::select! {
             useful = reply(doors, endpoint, &mut writer, head.request) => useful?,
-            () = hung_up(&mut reader, &mut buffer) => false,
+            () = until_left(&mut reader, &mut buffer) => false,
         };
         if !useful || head.close {
             return writer.shutdown().await;
@@ -158,12 +159,6 @@ async fn skip_body(reader: &mut ReadHalf<'_>, buffer: &mut Vec<u8>, length: u64)
             return Ok(());
         }
     }
-}
-
-/// Returns when the client has closed its end. What it sends meanwhile is kept.
-async fn hung_up(reader: &mut ReadHalf<'_>, buffer: &mut Vec<u8>) {
-    // An error is the end, too.
-    while matches!(reader.read_buf(buffer).await, Ok(count) if count > 0) {}
 }
 
 /// A short answer without a content type.

@@ -13,6 +13,7 @@ mod http;
 mod outgoing;
 mod permit;
 mod rpc;
+mod thread;
 
 use std::fs;
 use std::io;
@@ -34,6 +35,7 @@ use super::ledger::Ledger;
 
 pub(super) use http::{HttpReply, HttpRequest, plain};
 pub(super) use rpc::{Call, Code, RpcReply};
+pub(super) use thread::ServingThread;
 
 /// What a sandbox says at its doors.
 pub(super) trait Answers: std::fmt::Debug + Send + Sync + 'static {
@@ -210,13 +212,13 @@ async fn attend(
     }
 }
 
-async fn serve(doors: &Arc<Doors>, endpoint: Endpoint, stream: UnixStream) -> io::Result<()> {
+async fn serve(doors: &Arc<Doors>, endpoint: Endpoint, mut stream: UnixStream) -> io::Result<()> {
     match endpoint {
         Endpoint::Shim | Endpoint::Hypervisor => http::serve(doors, endpoint, stream).await,
-        Endpoint::Task => rpc::serve(doors, endpoint, stream).await,
+        Endpoint::Task => rpc::serve(doors, endpoint, stream, Vec::new()).await,
         Endpoint::Agent => {
-            let Some(stream) = rpc::shake_hands(doors, stream).await? else { return Ok(()) };
-            rpc::serve(doors, endpoint, stream).await
+            let Some(early) = rpc::shake_hands(doors, &mut stream).await? else { return Ok(()) };
+            rpc::serve(doors, endpoint, stream, early).await
         }
         Endpoint::Reserved => {
             doors.ledger.violation(endpoint, "connect");

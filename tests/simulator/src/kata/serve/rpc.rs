@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use protobuf::{Message, MessageField};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, Notify};
@@ -66,9 +66,9 @@ impl RpcReply {
     }
 }
 
-/// Answers `CONNECT 1024` with `OK <port>`, as the hypervisor does when the guest has accepted. None when the client
-/// was turned away.
-pub(super) async fn shake_hands(doors: &Doors, mut stream: UnixStream) -> io::Result<Option<UnixStream>> {
+/// Answers `CONNECT 1024` with `OK <port>`, as the hypervisor does when the guest has accepted. Gives what the client
+/// has sent beyond that; none when it was turned away or has left.
+pub(super) async fn shake_hands(doors: &Doors, stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
     /// The host side's port, another one for each connection.
     static PORT: AtomicU32 = AtomicU32::new(1 << 30);
 
@@ -95,18 +95,24 @@ pub(super) async fn shake_hands(doors: &Doors, mut stream: UnixStream) -> io::Re
         }
         _ => return Ok(None),
     }
-    let mut probe = [0; 1];
+    let mut early = Vec::new();
     tokio::select! {
+        biased;
         () = doors.wait_while_it_hangs(Endpoint::Agent) => {}
-        // A client that leaves before the answer.
-        read = stream.read(&mut probe) => { read?; return Ok(None) }
+        () = until_left(stream, &mut early) => return Ok(None),
     }
     if doors.fault(Endpoint::Agent) == Some(Fault::Close) {
         return Ok(None);
     }
     let port = PORT.fetch_add(1, Ordering::Relaxed);
     stream.write_all(format!("OK {port}\n").as_bytes()).await?;
-    Ok(Some(stream))
+    Ok(Some(early))
+}
+
+/// Returns when the client has closed its end. What it sends meanwhile is kept.
+pub(super) async fn until_left(reader: &mut (impl AsyncRead + Unpin), kept: &mut Vec<u8>) {
+    // An error is the end, too.
+    while matches!(reader.read_buf(kept).await, Ok(count) if count > 0) {}
 }
 
 /// One connection, as the tasks that answer its calls share it.
@@ -118,12 +124,16 @@ struct Line {
     hang_up: Notify,
 }
 
-/// Serves one connection.
-pub(super) async fn serve(doors: &Arc<Doors>, endpoint: Endpoint, stream: UnixStream) -> io::Result<()> {
+/// Serves one connection, of which these bytes have been read already.
+pub(super) async fn serve(
+    doors: &Arc<Doors>,
+    endpoint: Endpoint,
+    stream: UnixStream,
+    mut buffer: Vec<u8>,
+) -> io::Result<()> {
     let (mut reader, writer) = stream.into_split();
     let line = Line { doors: Arc::clone(doors), endpoint, writer: Mutex::new(writer), hang_up: Notify::new() };
     let line = Arc::new(line);
-    let mut buffer = Vec::new();
     // Dropped with the connection, and with it every call that is not answered.
     let mut calls = JoinSet::new();
     loop {
