@@ -159,11 +159,14 @@ async fn follow_inventory(agent: Arc<Agent>, oom: Arc<Ledger>) {
     while inventories.changed().await.is_ok() {
         let inventory = Arc::clone(&inventories.borrow_and_update());
         oom.observe_exits(&inventory);
-        if let Some(katas) = &agent.katas {
-            katas.forget(&inventory);
-        }
-        let collection = Arc::clone(&agent.collection);
-        let forgotten = tokio::task::spawn_blocking(move || lock(&collection).forget(&inventory)).await;
+        let (collection, katas) = (Arc::clone(&agent.collection), agent.katas.clone());
+        let forgotten = tokio::task::spawn_blocking(move || {
+            if let Some(katas) = katas {
+                katas.forget(&inventory);
+            }
+            lock(&collection).forget(&inventory);
+        })
+        .await;
         if let Err(error) = forgotten {
             tracing::error!(%error, "dropping what was held for gone pods failed");
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   discover ──▶ model::Inventory ──▶ collect ──▶ model::Snapshot ──▶ expose ──▶ HTTP, stdout
-//!   (CRI, cgroup tree)                (cgroup, proc, CRI stats)       (one table row per metric)
+//!   (CRI, cgroup tree)                (cgroup, proc, guests)           (one table row per metric)
 //! ```
 //!
 //! Imports go one way: `model` is a leaf; `discover`, `collect` and `expose` import it and never each other; `agent`
@@ -21,3 +21,4 @@ pub mod protos;
 pub mod telemetry;
 pub mod transport;
 pub mod unix_http;
+mod unix_socket;

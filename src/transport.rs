@@ -12,13 +12,13 @@ mod faults;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use ttrpc::asynchronous::transport::Socket;
+
+use crate::unix_socket;
 
 pub use address::{AGENT_PORT, Address, AddressError};
 pub use client::{Client, Method};
@@ -28,9 +28,6 @@ pub const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Longest answer to a hybrid vsock handshake; a real one is `OK 1073741829\n`.
 const MAX_HANDSHAKE_BYTES: usize = 64;
-
-/// Longest path that fits into a socket address.
-const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 /// Why there is no connection or no answer.
 #[derive(Debug, thiserror::Error)]
@@ -152,7 +149,7 @@ async fn open(address: &Address, deadline: Duration) -> Result<Socket, Transport
     let connect = async {
         match address {
             Address::Vsock(cid) => Socket::connect_vsock(format!("{cid}:{AGENT_PORT}")).await,
-            Address::HybridVsock(path) | Address::Unix(path) => connect_unix(path).await.map(Socket::from),
+            Address::HybridVsock(path) | Address::Unix(path) => unix_socket::connect(path).await.map(Socket::from),
         }
     };
     let mut stream = timeout_at(until, connect)
@@ -173,22 +170,6 @@ fn refused(address: Address, source: io::Error) -> TransportError {
         io::ErrorKind::PermissionDenied => TransportError::NotPermitted { address, source },
         _ => TransportError::Connect { address, source },
     }
-}
-
-/// Connects a Unix socket, whatever the length of its path: one that does not fit into a socket address is reached
-/// through its directory.
-async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    use rustix::fs::{Mode, OFlags};
-    use std::os::fd::AsRawFd;
-    if path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
-        return UnixStream::connect(path).await;
-    }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let parent = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let short = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
-    UnixStream::connect(short).await
 }
 
 /// Asks the hypervisor to lead on to the agent's port. Its answer is read byte by byte, because whatever follows the

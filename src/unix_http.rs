@@ -21,14 +21,13 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
+use crate::unix_socket;
+
 /// Read buffer of a connection. It bounds the size of an answer's head, and of the pieces its body comes in.
 const BUFFER_BYTES: usize = 16 << 10;
 
 /// How much of an answer that is not 200 is kept: enough for the one line servers write there.
 const MAX_REFUSAL_BYTES: usize = 4 << 10;
-
-/// Longest path that fits into a socket address.
-const MAX_SOCKET_PATH_BYTES: usize = 107;
 
 /// Bounds of one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +104,7 @@ pub async fn get_bytes(socket: &Path, route: &'static str, bounds: Bounds) -> Re
 }
 
 async fn exchange(socket: &Path, route: &'static str, limit: usize, take: impl FnMut(&[u8])) -> Result<(), Fault> {
-    let stream = connect(socket).await.map_err(Fault::Connect)?;
+    let stream = unix_socket::connect(socket).await.map_err(Fault::Connect)?;
     let heard = Arc::new(AtomicBool::new(false));
     let stream = Listening { stream, heard: Arc::clone(&heard) };
     let broken =
@@ -164,22 +163,6 @@ async fn refusal(mut body: Incoming) -> Vec<u8> {
         }
     }
     kept
-}
-
-/// Connects, whatever the length of the path: one that does not fit into a socket address is reached through its
-/// directory. A queue that is full is an error at once, not a wait.
-async fn connect(socket: &Path) -> io::Result<UnixStream> {
-    use rustix::fs::{Mode, OFlags};
-    use std::os::fd::AsRawFd;
-    if socket.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
-        return UnixStream::connect(socket).await;
-    }
-    let (Some(parent), Some(name)) = (socket.parent(), socket.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let parent = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let short = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
-    UnixStream::connect(short).await
 }
 
 /// A stream that remembers whether the other side has said anything.

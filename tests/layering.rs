@@ -17,8 +17,9 @@ const RULE: &[(&str, &[&str])] = &[
     ("cri", &["telemetry"]),
     ("discover", &["cri", "model", "telemetry"]),
     ("protos", &[]),
-    ("transport", &["protos"]),
-    ("unix_http", &[]),
+    ("unix_socket", &[]),
+    ("transport", &["protos", "unix_socket"]),
+    ("unix_http", &["unix_socket"]),
     ("collect", &["cri", "model", "protos", "telemetry", "transport", "unix_http"]),
     ("expose", &["cri", "model", "telemetry"]),
     // Names what the others take as options, but none that is above it.

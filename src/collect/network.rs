@@ -141,7 +141,7 @@ impl Networks {
 
 /// Two paths of procfs lead to the same file. Each network namespace has inodes of its own for `net/…`, so this tells
 /// whether two processes share one, without the privilege that reading `ns/net` takes.
-fn same_file(one: &Path, other: &Path) -> bool {
+pub fn same_file(one: &Path, other: &Path) -> bool {
     match (std::fs::metadata(one), std::fs::metadata(other)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
         _ => false,

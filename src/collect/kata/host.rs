@@ -13,7 +13,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ use crate::collect::Roots;
 use crate::collect::cgroup::layout::Layout;
 use crate::collect::cgroup::parse::ParseError;
 use crate::collect::held::{Budget, HeldFile, Reader};
-use crate::collect::network::net_dev;
+use crate::collect::network::{net_dev, same_file};
 use crate::model::host_side::HostSide;
 use crate::model::usage::Interface;
 
@@ -246,12 +245,4 @@ fn pod_interfaces(content: &[u8]) -> Result<Vec<Interface>, ParseError> {
 fn threads_of(process: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
     entries.take(MAX_THREADS).map(|entry| entry.path()).collect()
-}
-
-/// Two paths of procfs lead to the same file: each network namespace has inodes of its own for `net/…`.
-fn same_file(one: &Path, other: &Path) -> bool {
-    match (std::fs::metadata(one), std::fs::metadata(other)) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
-    }
 }

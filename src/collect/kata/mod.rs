@@ -136,6 +136,7 @@ impl Katas {
         // Whoever is still being asked is given up; dropping a half-finished exchange closes its connection.
         let _ = tokio::time::timeout(DEADLINE, gather).await;
         asking.shutdown().await;
+        let mut error = None;
         // Read while the guests were asked, so that both sides are of the same moment.
         match host.await {
             Ok(sides) => {
@@ -145,9 +146,12 @@ impl Katas {
                     }
                 }
             }
-            Err(error) => tracing::error!(%error, "reading the host side failed"),
+            Err(failure) => {
+                tracing::error!(error = %failure, "reading the host side failed");
+                error = Some("the host side could not be read".to_owned());
+            }
         }
-        let report = CollectorReport { name: NAME, took: started.elapsed(), error: None };
+        let report = CollectorReport { name: NAME, took: started.elapsed(), error };
         Round { measured, report }
     }
 
@@ -156,7 +160,8 @@ impl Katas {
         Arc::clone(probes.entry(id.clone()).or_default())
     }
 
-    /// Drops the connections to sandboxes that are gone.
+    /// Drops the connections to sandboxes that are gone, and what is held of their host side. Blocks while a pass over
+    /// the host side runs.
     pub fn forget(&self, inventory: &Inventory) {
         let is_gone = |id: &SandboxId| inventory.sandboxes.binary_search_by(|sandbox| sandbox.id.cmp(id)).is_err();
         lock(&self.probes).retain(|id, _| !is_gone(id));
