@@ -220,18 +220,19 @@ impl Agent {
             oom,
         });
         log_collectors(&config.enabled_collectors());
+        let katas = config.enabled_collectors().contains(&kata::NAME).then(|| {
+            let options = kata::Options {
+                run_dir: config.run_dir.clone(),
+                bundles: config.bundles(),
+                shim_scrape: config.shim_scrape,
+            };
+            Katas::new(options, roots, &budget, Arc::clone(&cri))
+        });
         Self {
             discovery,
             cri,
             layers,
-            katas: config.enabled_collectors().contains(&kata::NAME).then(|| {
-                let options = kata::Options {
-                    run_dir: config.run_dir.clone(),
-                    bundles: config.bundles(),
-                    shim_scrape: config.shim_scrape,
-                };
-                Katas::new(options, Arc::clone(&roots), &budget)
-            }),
+            katas,
             collection: Arc::new(Mutex::new(collection)),
             flight: Mutex::default(),
             max_age: config.max_age(),
@@ -350,12 +351,13 @@ impl Agent {
 
     /// Has the sizes of writable layers asked for when they are due; waits only for the very first ones.
     async fn refresh_layers(&self) {
-        if !self.layers.claim_if_due() {
+        let last = self.flight().last.as_ref().map(|(_, snapshot)| Arc::clone(snapshot)).unwrap_or_default();
+        if !self.layers.claim_if_due(&last.sandboxes) {
             return;
         }
         let (layers, cri, inventory) = (Arc::clone(&self.layers), Arc::clone(&self.cri), self.discovery.inventory());
         let first = layers.known().is_empty();
-        let asked = tokio::spawn(async move { layers.refresh(&cri, &inventory).await });
+        let asked = tokio::spawn(async move { layers.refresh(&cri, &inventory, &last.sandboxes).await });
         if first {
             let _ = tokio::time::timeout(FIRST_LAYERS_DEADLINE, asked).await;
         }

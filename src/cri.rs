@@ -26,6 +26,9 @@ use crate::telemetry::Telemetry;
 /// Deadline of every call.
 pub const DEADLINE: Duration = Duration::from_secs(2);
 
+/// The one method that makes the runtime ask shims in turn.
+const STATS: &str = "ListContainerStats";
+
 /// Largest reply taken: a list of thousands of containers with long annotations stays below.
 const MAX_REPLY_BYTES: usize = 16 << 20;
 
@@ -113,6 +116,12 @@ impl CriError {
     /// The runtime says it does not know this id.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Call { status, .. } if status.code() == Code::NotFound)
+    }
+
+    /// There was no answer in time. Whichever deadline fires first says so in its own way.
+    pub fn is_timeout(&self) -> bool {
+        let late = |code| matches!(code, Code::DeadlineExceeded | Code::Cancelled);
+        matches!(self, Self::Call { status, .. } if late(status.code()))
     }
 
     /// The connection itself is suspect, not just this one request.
@@ -225,10 +234,16 @@ impl Cri {
         F: AsyncFnOnce(&mut RuntimeServiceClient<Channel>, Request<M>) -> Result<Response<T>, Status>,
     {
         let result = self.attempt(method, message, send).await;
+        self.account(method, &result).await;
+        result
+    }
+
+    /// Draws the consequences of a call for the connection and for what is said of the runtime.
+    async fn account<T>(&self, method: &'static str, result: &Result<T, CriError>) {
         // Not knowing an id or a method is an answer too; only silence and refusal mean the runtime is down.
         let answered = result.as_ref().map_or_else(|error| !error.breaks_connection(), |_| true);
         self.telemetry.cri_up.set(i64::from(answered));
-        match &result {
+        match result {
             Err(error) if !matches!(error, CriError::BackingOff(_)) => {
                 self.telemetry.cri_errors.with_label_values(&[method]).inc();
                 if let CriError::Call { .. } = error
@@ -240,7 +255,6 @@ impl Cri {
             Err(_) => {}
             Ok(_) => self.connection.lock().await.retry = None,
         }
-        result
     }
 
     async fn attempt<M, T, F>(&self, method: &'static str, message: M, send: F) -> Result<T, CriError>
@@ -294,15 +308,31 @@ impl Cri {
         self.call("ContainerStatus", message, async |client, request| client.container_status(request).await).await
     }
 
-    /// Stats of all containers, or of one sandbox's.
-    pub async fn container_stats(&self, sandbox: Option<&str>) -> Result<Vec<ContainerStats>, CriError> {
-        let filter =
-            sandbox.map(|id| ContainerStatsFilter { pod_sandbox_id: id.to_owned(), ..ContainerStatsFilter::default() });
-        let message = ListContainerStatsRequest { filter };
-        let reply = self
-            .call("ListContainerStats", message, async |client, request| client.list_container_stats(request).await)
-            .await?;
+    /// Stats of all containers.
+    pub async fn container_stats(&self) -> Result<Vec<ContainerStats>, CriError> {
+        let message = ListContainerStatsRequest { filter: None };
+        let reply =
+            self.call(STATS, message, async |client, request| client.list_container_stats(request).await).await?;
         Ok(reply.stats)
+    }
+
+    /// Stats of one sandbox's containers. The runtime asks the sandbox's shim in turn, so silence is the shim's: it does
+    /// not make the runtime count as down.
+    pub async fn sandbox_container_stats(&self, id: &str) -> Result<Vec<ContainerStats>, CriError> {
+        let filter = ContainerStatsFilter { pod_sandbox_id: id.to_owned(), ..ContainerStatsFilter::default() };
+        let message = ListContainerStatsRequest { filter: Some(filter) };
+        let send =
+            async |client: &mut RuntimeServiceClient<Channel>, request| client.list_container_stats(request).await;
+        let result = self.attempt(STATS, message, send).await;
+        let of_shim = |error: &CriError| {
+            error.is_timeout() || matches!(error, CriError::Call { status, .. } if status.code() == Code::Unknown)
+        };
+        if result.as_ref().is_err_and(of_shim) {
+            self.telemetry.cri_errors.with_label_values(&[STATS]).inc();
+        } else {
+            self.account(STATS, &result).await;
+        }
+        Ok(result?.stats)
     }
 
     /// The stream of container events, where the runtime has one (containerd 1.7, CRI-O 1.27).

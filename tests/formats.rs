@@ -231,11 +231,12 @@ fn in_open_metrics(family: &Family) -> (String, &'static str, String) {
     (name.to_owned(), kind, family.help.clone().unwrap_or_default())
 }
 
-/// A scrape of a node with a Kata sandbox that has everything a sandbox can have.
+/// A scrape of a node with a Kata sandbox that has everything a sandbox can have, and one that tells nonsense.
 fn kata_page() -> Page {
-    use kata_pulse_simulator::kata::{Hypervisor, KataNode, Runtime};
+    use kata_pulse_simulator::kata::{Hypervisor, KataNode, Lie, Runtime};
     let builder = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor).containers(1);
-    let node = builder.with(|plan| plan.disks(2)).start().expect("a simulated node");
+    let node = builder.with(|plan| plan.disks(2)).times(2).start().expect("a simulated node");
+    node.sandbox(1).lie(Some(Lie::HostileFamilies));
     node.advance(3);
     let mut flags = node.flags();
     flags.extend(["--metrics-profile", "all"].map(Into::into));

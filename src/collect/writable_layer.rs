@@ -3,18 +3,22 @@
 //! The runtime itself measures layers about every ten seconds at best and the call makes it ask every shim, so the
 //! answer is fetched once a minute, only while someone scrapes, and reused in between.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cri::Cri;
-use crate::model::identity::ContainerId;
+use crate::model::identity::{ContainerId, SandboxId};
 use crate::model::inventory::{Inventory, Runtime, SandboxState};
+use crate::model::snapshot::SandboxReport;
 use crate::model::units::Bytes;
 
 /// Pause between two calls.
 const INTERVAL: Duration = Duration::from_secs(60);
+
+/// The same while there are sandboxes that have never been asked about.
+const INTERVAL_NEW: Duration = Duration::from_secs(5);
 
 /// One container's writable layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct WritableLayers {
 #[derive(Debug, Default)]
 struct Last {
     asked: Option<Instant>,
+    /// Sandboxes that were asked about.
+    sandboxes: HashSet<SandboxId>,
     layers: Arc<HashMap<ContainerId, Layer>>,
 }
 
@@ -43,31 +49,40 @@ impl WritableLayers {
         Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner).layers)
     }
 
-    /// Claims the next refresh if one is due; whoever gets `true` must call [`WritableLayers::refresh`].
-    pub fn claim_if_due(&self) -> bool {
+    /// Claims the next refresh if one is due; whoever gets `true` must call [`WritableLayers::refresh`]. A sandbox that
+    /// has never been asked about does not wait for the whole interval.
+    pub fn claim_if_due(&self, measured: &[SandboxReport]) -> bool {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.asked.is_none_or(|asked| asked.elapsed() >= INTERVAL);
+        let is_new = |report: &&SandboxReport| report.up == Some(true) && !last.sandboxes.contains(&report.sandbox.id);
+        let interval = if measured.iter().any(|report| is_new(&report)) { INTERVAL_NEW } else { INTERVAL };
+        let due = last.asked.is_none_or(|asked| asked.elapsed() >= interval);
         if due {
             last.asked = Some(Instant::now());
         }
         due
     }
 
-    /// Asks the runtime. Kata sandboxes are left out: the runtime would ask their shims, and a hung guest would hold
-    /// up the whole answer.
-    pub async fn refresh(&self, cri: &Cri, inventory: &Inventory) {
+    /// Asks the runtime. A Kata sandbox is left out until it has been `measured` itself: the runtime would ask its
+    /// shim, and a hung guest would hold up the answer.
+    pub async fn refresh(&self, cri: &Cri, inventory: &Inventory, measured: &[SandboxReport]) {
+        if !cri.is_configured() {
+            return;
+        }
+        let is_up = |id: &SandboxId| measured.iter().any(|report| report.sandbox.id == *id && report.up == Some(true));
         let ready = || inventory.sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready);
-        let mixed = ready().any(|sandbox| sandbox.runtime == Runtime::Kata);
+        let mut asked = HashSet::new();
         let mut stats = Vec::new();
-        if mixed {
-            for sandbox in ready().filter(|sandbox| sandbox.runtime == Runtime::Runc) {
-                stats.extend(cri.container_stats(Some(sandbox.id.as_str())).await.unwrap_or_default());
+        if ready().any(|sandbox| sandbox.runtime == Runtime::Kata) {
+            for sandbox in ready().filter(|sandbox| sandbox.runtime == Runtime::Runc || is_up(&sandbox.id)) {
+                stats.extend(cri.sandbox_container_stats(sandbox.id.as_str()).await.unwrap_or_default());
+                asked.insert(sandbox.id.clone());
             }
-        } else if cri.is_configured() {
-            match cri.container_stats(None).await {
+        } else {
+            match cri.container_stats().await {
                 Ok(all) => stats = all,
                 Err(error) => tracing::debug!(error = error.chain(), "writable layers not refreshed"),
             }
+            asked.extend(ready().map(|sandbox| sandbox.id.clone()));
         }
         let layers: HashMap<ContainerId, Layer> = stats
             .into_iter()
@@ -78,8 +93,10 @@ impl WritableLayers {
                 Some((ContainerId::from(stats.attributes?.id), Layer { used, mountpoint }))
             })
             .collect();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.sandboxes = asked;
         if !layers.is_empty() {
-            self.last.lock().unwrap_or_else(PoisonError::into_inner).layers = Arc::new(layers);
+            last.layers = Arc::new(layers);
         }
     }
 }

@@ -16,6 +16,8 @@ pub struct Entry<'a> {
     hypervisor: Option<&'static str>,
     /// What came of each source.
     sources: BTreeMap<&'static str, String>,
+    /// Which source the values came from.
+    values_from: BTreeMap<&'static str, &'static str>,
     last_error: Option<&'a str>,
 }
 
@@ -32,8 +34,14 @@ pub fn entries(snapshot: &Snapshot, runtime: Option<Runtime>) -> Vec<Entry<'_>> 
                 (None, Some(false)) => BTreeMap::from([("cgroup", "failed".to_owned())]),
                 (None, None) => BTreeMap::new(),
             };
+            let values_from = match (kata, up) {
+                (Some(kata), _) => kata.values_from.clone(),
+                (None, Some(true)) => BTreeMap::from([("containers", "cgroup")]),
+                (None, _) => BTreeMap::new(),
+            };
             let hypervisor = Some(report.hypervisor()).filter(|name| !name.is_empty());
-            Entry { sandbox, hypervisor, sources, last_error: (!last_error.is_empty()).then_some(last_error.as_str()) }
+            let last_error = (!last_error.is_empty()).then_some(last_error.as_str());
+            Entry { sandbox, hypervisor, sources, values_from, last_error }
         })
         .collect()
 }

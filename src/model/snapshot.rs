@@ -11,7 +11,7 @@ use crate::model::host_side::HostSide;
 use crate::model::inventory::{Inventory, Sandbox, Subject};
 use crate::model::machine::Machine;
 use crate::model::units::{Bytes, Seconds};
-use crate::model::usage::Usage;
+use crate::model::usage::{Interface, Usage};
 
 /// One collection.
 #[derive(Debug, Default)]
@@ -70,6 +70,12 @@ pub struct KataReport {
     pub took: Duration,
     /// Every source that was considered, and what came of it.
     pub sources: BTreeMap<&'static str, SourceState>,
+    /// Which source the values came from: of the containers, the guest, the network, the machine.
+    pub values_from: BTreeMap<&'static str, &'static str>,
+    /// What the guest said and is not served, by reason: samples, or series for `too_many`. Reasons with none are out.
+    pub dropped: BTreeMap<&'static str, u64>,
+    /// The pod's interfaces, by the side that was chosen for the sandbox's life.
+    pub network: Vec<Interface>,
     /// The guest as a whole.
     pub guest: Option<Guest>,
     /// The machine as its VMM tells it.

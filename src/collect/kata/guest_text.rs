@@ -20,6 +20,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use crate::model::guest::Guest;
 
 use facts::Facts;
@@ -60,6 +62,19 @@ pub struct Report {
 }
 
 impl Report {
+    /// What was left out, by reason.
+    pub fn dropped(&self) -> BTreeMap<&'static str, u64> {
+        let Self { samples: _, malformed, overlong, over_devices, incomplete, ignored_bytes } = *self;
+        let reasons = [
+            ("malformed", malformed),
+            ("overlong", overlong),
+            ("too_many", over_devices),
+            ("incomplete", incomplete),
+            ("beyond_last_line", u64::from(ignored_bytes > 0)),
+        ];
+        reasons.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
     /// Everything in the text was understood.
     pub fn is_clean(&self) -> bool {
         let Self { samples: _, malformed, overlong, over_devices, incomplete, ignored_bytes } = *self;

@@ -1,15 +1,13 @@
 //! One pass over the host side of all Kata sandboxes: finds their processes, reads what they and their cgroups use.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::collect::Roots;
 use crate::collect::held::Budget;
-use crate::collect::kata::Options;
 use crate::collect::kata::host::{Hints, HostReader, ProcessTable, SandboxHost};
-use crate::collect::kata::state_file;
+use crate::collect::kata::site::Site;
 use crate::model::host_side::HostSide;
 use crate::model::identity::SandboxId;
 use crate::model::inventory::Sandbox;
@@ -33,8 +31,8 @@ impl HostPass {
         Self { roots, reader, hosts: HashMap::new(), scanned: None }
     }
 
-    /// Reads the host side of these sandboxes.
-    pub fn read(&mut self, options: &Options, sandboxes: &[Arc<Sandbox>]) -> HashMap<SandboxId, HostSide> {
+    /// Reads the host side of these sandboxes, whose files are in the same order.
+    pub fn read(&mut self, sandboxes: &[Arc<Sandbox>], sites: &[Arc<Site>]) -> HashMap<SandboxId, HostSide> {
         let now = Instant::now();
         let is_new = |sandbox: &Arc<Sandbox>| !self.hosts.contains_key(sandbox.id.as_str());
         let any_new = sandboxes.iter().any(is_new);
@@ -44,7 +42,7 @@ impl HostPass {
         let waiting = self.scanned.is_none_or(|scanned| now.duration_since(scanned) >= SCAN_INTERVAL);
         if any_new || (waiting && self.hosts.values().any(|host| !host.is_complete())) {
             self.scanned = Some(now);
-            self.locate(options, sandboxes);
+            self.locate(sandboxes, sites);
         }
         let mut sides = HashMap::with_capacity(sandboxes.len());
         for sandbox in sandboxes {
@@ -58,26 +56,21 @@ impl HostPass {
         sides
     }
 
-    fn locate(&mut self, options: &Options, sandboxes: &[Arc<Sandbox>]) {
+    fn locate(&mut self, sandboxes: &[Arc<Sandbox>], sites: &[Arc<Site>]) {
         let table = match ProcessTable::scan(&self.roots.proc) {
             Ok(table) => table,
             Err(error) => return tracing::debug!(%error, "processes cannot be listed"),
         };
-        for sandbox in sandboxes {
+        for (sandbox, site) in sandboxes.iter().zip(sites) {
             let Some(host) = self.hosts.get_mut(sandbox.id.as_str()).filter(|host| !host.is_complete()) else {
                 continue;
             };
-            let directory = sandbox.kata.as_ref();
-            let notes = directory.and_then(|kata| state_file::read(kata.runtime, &kata.path).ok()).unwrap_or_default();
-            let bundle = options.bundles.iter().map(|bundles| bundles.join(sandbox.id.as_str()));
-            let pid_file = directory.map(|kata| kata.path.join("root/virtiofsd.sock.pid"));
             host.adopt(&table.locate(&Hints {
                 sandbox: sandbox.id.as_str(),
-                hypervisor: notes.hypervisor(),
-                shim_pid: bundle.into_iter().find_map(|bundle| state_file::read_pid(&bundle.join("shim.pid"))),
-                vmm_pid: notes.vmm_pid,
-                virtiofsd_pid:
-                    notes.virtiofsd_pid.or_else(|| state_file::read_pid(pid_file.as_deref().unwrap_or(Path::new("")))),
+                hypervisor: site.hypervisor(),
+                shim_pid: site.shim_pid,
+                vmm_pid: site.notes.as_ref().and_then(|notes| notes.vmm_pid),
+                virtiofsd_pid: site.virtiofsd_pid,
             }));
         }
     }

@@ -5,7 +5,9 @@
 //! one question after the other; one that hangs costs its own series.
 
 pub mod agent;
+mod allowance;
 pub mod cloud_hypervisor;
+mod devices;
 #[cfg(test)]
 mod fixtures;
 pub mod gate;
@@ -13,8 +15,11 @@ pub mod guest_text;
 pub mod host;
 mod host_pass;
 mod json;
+mod network_choice;
 mod probe;
+mod rest;
 pub mod shim;
+mod site;
 pub mod state_file;
 pub mod stats;
 pub mod task;
@@ -26,9 +31,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout_at;
 
 use crate::collect::Roots;
 use crate::collect::held::Budget;
+use crate::cri::Cri;
 use crate::model::host_side::HostSide;
 use crate::model::identity::{ContainerId, SandboxId};
 use crate::model::inventory::{Inventory, Kind, Runtime, Sandbox, SandboxState};
@@ -37,7 +44,9 @@ use crate::model::units::Bytes;
 use crate::model::usage::{Spec, Usage};
 use gate::ShimScrape;
 use host_pass::HostPass;
-use probe::Probe;
+use network_choice::{Heard, NetworkChoice, NetworkSide};
+use probe::{Probe, Target};
+use site::{Site, Sites};
 
 /// Sandboxes asked at the same time.
 const CONCURRENT: usize = 64;
@@ -61,7 +70,7 @@ pub struct Options {
 }
 
 /// What was learnt of one sandbox.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Measured {
     /// About the sandbox as a whole.
     pub report: KataReport,
@@ -71,6 +80,21 @@ pub struct Measured {
     pub up: bool,
     /// Why not; blank when up.
     pub error: String,
+    /// Whether the guest's text came.
+    pub heard: Heard,
+}
+
+impl Default for Measured {
+    /// Nothing was learnt in time.
+    fn default() -> Self {
+        Self {
+            report: KataReport::default(),
+            containers: HashMap::new(),
+            up: false,
+            error: "not finished in time".to_owned(),
+            heard: Heard::Nothing,
+        }
+    }
 }
 
 /// A finished round.
@@ -86,43 +110,104 @@ type SharedProbe = Arc<tokio::sync::Mutex<Probe>>;
 #[derive(Debug)]
 pub struct Katas {
     options: Options,
+    cri: Arc<Cri>,
+    sites: Mutex<Sites>,
     probes: Mutex<HashMap<SandboxId, SharedProbe>>,
     host: Mutex<HostPass>,
+    networks: Mutex<HashMap<SandboxId, NetworkChoice>>,
 }
 
 impl Katas {
     /// Nothing is connected yet.
-    pub fn new(options: Options, roots: Arc<Roots>, budget: &Arc<Budget>) -> Arc<Self> {
+    pub fn new(options: Options, roots: Arc<Roots>, budget: &Arc<Budget>, cri: Arc<Cri>) -> Arc<Self> {
+        if options.shim_scrape == ShimScrape::All {
+            tracing::warn!(
+                "GET /metrics may be sent to every shim: released runtime-rs shims with QEMU or Firecracker abort on it \
+                 and take their pods with them"
+            );
+        }
         let host = Mutex::new(HostPass::new(roots, budget));
-        Arc::new(Self { options, probes: Mutex::default(), host })
+        let (sites, probes, networks) = Default::default();
+        Arc::new(Self { options, cri, sites, probes, host, networks })
     }
 
     /// Asks every ready Kata sandbox, all at the same time.
     pub async fn collect(self: Arc<Self>, inventory: Arc<Inventory>) -> Round {
         let started = Instant::now();
-        let permits = Arc::new(Semaphore::new(CONCURRENT));
-        let mut asking = JoinSet::new();
+        let deadline = tokio::time::Instant::now() + DEADLINE;
         let kata =
             |sandbox: &&Arc<Sandbox>| sandbox.runtime == Runtime::Kata && sandbox.state != SandboxState::NotReady;
-        let sandboxes: Vec<Arc<Sandbox>> = inventory.sandboxes.iter().filter(kata).cloned().collect();
-        if sandboxes.is_empty() {
-            let report = CollectorReport { name: NAME, took: started.elapsed(), error: None };
-            return Round { measured: HashMap::new(), report };
+        let sandboxes: Arc<[Arc<Sandbox>]> = inventory.sandboxes.iter().filter(kata).cloned().collect();
+        let mut measured: HashMap<SandboxId, Measured> =
+            sandboxes.iter().map(|sandbox| (sandbox.id.clone(), Measured::default())).collect();
+        let mut error = None;
+        if !sandboxes.is_empty()
+            && let Err(problem) = self.measure_all(&sandboxes, deadline, &mut measured).await
+        {
+            error = Some(problem.to_owned());
         }
-        let katas = Arc::clone(&self);
-        let of_host = sandboxes.clone();
-        let host = tokio::task::spawn_blocking(move || lock(&katas.host).read(&katas.options, &of_host));
-        let mut measured = HashMap::new();
-        for sandbox in &sandboxes {
-            let late = Measured { error: "not finished in time".to_owned(), ..Measured::default() };
-            measured.insert(sandbox.id.clone(), late);
-            let (katas, permits, sandbox) = (Arc::clone(&self), Arc::clone(&permits), Arc::clone(sandbox));
+        let report = CollectorReport { name: NAME, took: started.elapsed(), error };
+        Round { measured, report }
+    }
+
+    async fn measure_all(
+        self: &Arc<Self>,
+        sandboxes: &Arc<[Arc<Sandbox>]>,
+        deadline: tokio::time::Instant,
+        measured: &mut HashMap<SandboxId, Measured>,
+    ) -> Result<(), &'static str> {
+        let all = Arc::clone(sandboxes);
+        let look =
+            self.blocking(move |katas| katas.sites.try_lock().ok().map(|mut sites| sites.look(&katas.options, &all)));
+        let sites = match timeout_at(deadline, look).await {
+            Ok(Some(Some(sites))) => Arc::new(sites),
+            Ok(_) => return Err("the sandboxes' files could not be looked at"),
+            Err(_) => return Err("the sandboxes' files were not read in time"),
+        };
+        let (all, their) = (Arc::clone(sandboxes), Arc::clone(&sites));
+        // Read while the guests are asked, so that both sides are of the same moment.
+        let host = self.blocking(move |katas| {
+            // A pass that still hangs in the kernel is not waited for.
+            let mut host = katas.host.try_lock().ok()?;
+            Some(host.read(&all, &their))
+        });
+        self.ask_guests(sandboxes, &sites, deadline, measured).await;
+        let outcome = match timeout_at(deadline, host).await {
+            Ok(Some(Some(sides))) => {
+                for (id, side) in sides {
+                    if let Some(measured) = measured.get_mut(&id) {
+                        measured.add_host(side);
+                    }
+                }
+                Ok(())
+            }
+            Ok(_) => Err("the host side could not be read"),
+            Err(_) => Err("the host side was not read in time"),
+        };
+        self.settle(measured);
+        outcome
+    }
+
+    /// Asks the guests, as many as [`CONCURRENT`] at a time. Whoever is still being asked at the deadline is given up.
+    async fn ask_guests(
+        self: &Arc<Self>,
+        sandboxes: &[Arc<Sandbox>],
+        sites: &[Arc<Site>],
+        deadline: tokio::time::Instant,
+        measured: &mut HashMap<SandboxId, Measured>,
+    ) {
+        let permits = Arc::new(Semaphore::new(CONCURRENT));
+        let mut asking = JoinSet::new();
+        for (sandbox, site) in sandboxes.iter().zip(sites) {
+            let (katas, permits) = (Arc::clone(self), Arc::clone(&permits));
+            let (sandbox, site) = (Arc::clone(sandbox), Arc::clone(site));
             asking.spawn(async move {
                 // The semaphore is never closed.
                 let _permit = permits.acquire().await;
                 let probe = katas.probe(&sandbox.id);
                 let mut probe = probe.lock().await;
-                (sandbox.id.clone(), probe.measure(&katas.options, &sandbox).await)
+                let target = Target { options: &katas.options, sandbox: &sandbox, site: &site, cri: &katas.cri };
+                (sandbox.id.clone(), probe.measure(target).await)
             });
         }
         let gather = async {
@@ -133,26 +218,30 @@ impl Katas {
                 }
             }
         };
-        // Whoever is still being asked is given up; dropping a half-finished exchange closes its connection.
-        let _ = tokio::time::timeout(DEADLINE, gather).await;
+        let _ = timeout_at(deadline, gather).await;
+        // Dropping a half-finished exchange closes its connection.
         asking.shutdown().await;
-        let mut error = None;
-        // Read while the guests were asked, so that both sides are of the same moment.
-        match host.await {
-            Ok(sides) => {
-                for (id, side) in sides {
-                    if let Some(measured) = measured.get_mut(&id) {
-                        measured.add_host(side);
-                    }
-                }
-            }
-            Err(failure) => {
-                tracing::error!(error = %failure, "reading the host side failed");
-                error = Some("the host side could not be read".to_owned());
-            }
+    }
+
+    /// Runs something that blocks; `None` if it broke down, which has been logged.
+    fn blocking<T, F>(self: &Arc<Self>, work: F) -> impl Future<Output = Option<T>> + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Self) -> T + Send + 'static,
+    {
+        let katas = Arc::clone(self);
+        let running = tokio::task::spawn_blocking(move || work(&katas));
+        async move { running.await.inspect_err(|error| tracing::error!(%error, "reading a sandbox's files failed")).ok() }
+    }
+
+    /// What takes both sides of every sandbox.
+    fn settle(&self, measured: &mut HashMap<SandboxId, Measured>) {
+        let mut networks = lock(&self.networks);
+        for (id, measured) in measured {
+            let choice = networks.entry(id.clone()).or_default();
+            let host = measured.report.host.as_ref().is_some_and(|host| !host.network.is_empty());
+            measured.settle(choice.after(measured.heard, host));
         }
-        let report = CollectorReport { name: NAME, took: started.elapsed(), error };
-        Round { measured, report }
     }
 
     fn probe(&self, id: &SandboxId) -> SharedProbe {
@@ -165,6 +254,8 @@ impl Katas {
     pub fn forget(&self, inventory: &Inventory) {
         let is_gone = |id: &SandboxId| inventory.sandboxes.binary_search_by(|sandbox| sandbox.id.cmp(id)).is_err();
         lock(&self.probes).retain(|id, _| !is_gone(id));
+        lock(&self.networks).retain(|id, _| !is_gone(id));
+        lock(&self.sites).forget(is_gone);
         lock(&self.host).forget(is_gone);
     }
 }
@@ -184,6 +275,27 @@ impl Measured {
         }
         self.report.host = Some(side);
     }
+
+    /// Names devices, bounds what the guest named, and puts the pod's network where rows look for it.
+    fn settle(&mut self, network: Option<NetworkSide>) {
+        let disks = self.report.guest.as_ref().map(|guest| guest.disks.as_slice()).unwrap_or_default();
+        for usage in self.containers.values_mut() {
+            devices::name(&mut usage.io, disks);
+        }
+        let over = allowance::bound(self);
+        if over > 0 {
+            *self.report.dropped.entry("too_many").or_default() += over;
+        }
+        let KataReport { guest, host, network: interfaces, values_from, .. } = &mut self.report;
+        *interfaces = match network {
+            Some(NetworkSide::Guest) => guest.as_ref().map(|guest| guest.interfaces.clone()).unwrap_or_default(),
+            Some(NetworkSide::Host) => host.as_ref().map(|host| host.network.clone()).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        if let (Some(side), false) = (network, interfaces.is_empty()) {
+            values_from.insert("network", side.as_str());
+        }
+    }
 }
 
 impl Round {
@@ -195,23 +307,26 @@ impl Round {
             }
             let sandbox = row.subject.sandbox.as_ref().and_then(|id| self.measured.get_mut(id));
             let usage = sandbox.and_then(|sandbox| {
-                let mut usage = sandbox.containers.remove(row.subject.container.as_ref()?.as_str())?;
-                if row.subject.kind == Kind::Sandbox
-                    && let Some(guest) = &sandbox.report.guest
-                {
-                    // The pod's network, on the row that carries it for every pod.
-                    usage.network.clone_from(&guest.interfaces);
+                let usage = sandbox.containers.remove(row.subject.container.as_ref()?.as_str());
+                if row.subject.kind != Kind::Sandbox {
+                    return usage;
                 }
-                Some(usage)
+                // The pod's network, on the row that carries it for every pod; the runtime tells of a network's
+                // sandbox but not of its pause container.
+                let network = std::mem::take(&mut sandbox.report.network);
+                let usage = usage.or_else(|| (!network.is_empty()).then(Usage::default))?;
+                Some(Usage { network, ..usage })
             });
             let Some(usage) = usage else { return false };
-            let Usage { measured_at, .. } = row.usage;
+            let Usage { measured_at, filesystems, .. } = std::mem::take(&mut row.usage);
             let asked = row.subject.spec.clone().unwrap_or_default();
             row.usage = Usage {
                 measured_at,
                 start_time: row.subject.started_at,
                 creation_time: row.subject.created_at,
                 spec: Some(combine(asked, usage.spec.clone().unwrap_or_default())),
+                // The writable layer, which is the node's to tell.
+                filesystems,
                 ..usage
             };
             true

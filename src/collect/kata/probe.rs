@@ -1,21 +1,24 @@
 //! One Kata sandbox: which ways lead to it, which of them answered lately, and what they say.
 //!
-//! A source that hung is left alone in the next collection and tried again in the one after: a guest that hangs costs
-//! at most every second collection a deadline, and one that has healed is back within two.
+//! A source that hung is left alone for a while, see [`Rest`]. Each question waits for the one before it: a sandbox has
+//! one request in flight, whoever asks.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::collect::chain;
 use crate::collect::kata::agent::AgentClient;
 use crate::collect::kata::cloud_hypervisor::{self, CloudHypervisor, VmmError};
-use crate::collect::kata::gate::{self, Facts, ShimScrape, Verdict};
-use crate::collect::kata::guest_text::Parser;
+use crate::collect::kata::gate::{self, Facts, Permit, ShimScrape, Verdict};
+use crate::collect::kata::guest_text::{Parser, Report};
+use crate::collect::kata::network_choice::Heard;
+use crate::collect::kata::rest::Rest;
 use crate::collect::kata::shim::{self, Shim};
-use crate::collect::kata::state_file::{self, SandboxState};
+use crate::collect::kata::site::Site;
 use crate::collect::kata::stats;
 use crate::collect::kata::task::TaskClient;
 use crate::collect::kata::{Measured, Options};
+use crate::cri::Cri;
 use crate::model::guest::{Guest, Hypervisor, Vmm};
 use crate::model::identity::ContainerId;
 use crate::model::inventory::{ContainerState, KataDirectory, KataRuntime, Sandbox};
@@ -24,52 +27,38 @@ use crate::model::usage::Usage;
 use crate::transport::{Address, DEADLINE, TransportError};
 use crate::unix_http::{Fault, HttpError};
 
-/// Largest bundle file read: an address is a hundred bytes.
-const MAX_ADDRESS_BYTES: u64 = 4 << 10;
-
-/// Longest rest of an agent whose vsock leads nowhere, in collections.
-const MAX_REST: u32 = 64;
+/// Why a source that hung is not asked.
+const BACKOFF: SourceState = SourceState::Skipped("timeout_backoff");
 
 /// What is remembered of one sandbox between collections.
 #[derive(Debug, Default)]
 pub struct Probe {
     agent: Option<AgentClient>,
-    /// Collections in which the agent is still left alone, and for how many it was the last time.
-    agent_rests: Rest,
+    agent_rest: Rest,
     address: Option<Address>,
     agent_url: Option<String>,
-    url_rests: bool,
+    url_rest: Rest,
     hypervisor: Option<Hypervisor>,
     /// The guest's policy forbids its text.
     text_denied: bool,
     task: Option<TaskClient>,
-    task_rests: bool,
-    shim_rests: bool,
-    vmm_rests: bool,
-    /// The runtime's own notes; read until they are there, and then once.
-    notes: Option<SandboxState>,
+    task_rest: Rest,
+    cri_rest: Rest,
+    shim_rest: Rest,
+    vmm_rest: Rest,
 }
 
-/// How long a source is left alone, in collections.
-#[derive(Debug, Default)]
-struct Rest {
-    left: u32,
-    last: u32,
-}
-
-impl Rest {
-    /// One collection; longer each time for what hardly ever heals by itself: a vsock that leads nowhere.
-    fn begin(&mut self, longer: bool) {
-        self.last = if longer { (self.last * 2).clamp(1, MAX_REST) } else { 1 };
-        self.left = self.last;
-    }
-
-    /// Whether the source is to be left alone now; counts one collection down.
-    fn is_due(&mut self) -> bool {
-        let due = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        due
-    }
+/// The sandbox that is asked, and what is known of it without asking.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Where things are and what may be asked.
+    pub options: &'a Options,
+    /// The sandbox.
+    pub sandbox: &'a Sandbox,
+    /// Its files.
+    pub site: &'a Site,
+    /// The runtime, which may know what nobody else tells.
+    pub cri: &'a Cri,
 }
 
 /// Answers gathered in one collection.
@@ -77,7 +66,10 @@ impl Rest {
 struct Answers {
     sources: BTreeMap<&'static str, SourceState>,
     containers: HashMap<ContainerId, Usage>,
+    containers_from: Option<&'static str>,
     guest: Option<Guest>,
+    guest_from: Option<&'static str>,
+    reading: Report,
     error: Option<String>,
 }
 
@@ -88,19 +80,36 @@ impl Answers {
         }
         self.sources.insert(source, state);
     }
+
+    fn container(&mut self, source: &'static str, id: ContainerId, usage: Usage) {
+        self.containers_from = Some(source);
+        self.containers.insert(id, usage);
+    }
+
+    /// What this collection says about whether the guest will ever tell its network.
+    fn heard(&self) -> Heard {
+        let stays = |state: &SourceState| matches!(state, SourceState::Skipped(_)) && *state != BACKOFF;
+        let text = |source: &&str| self.sources.get(*source).is_some_and(stays);
+        match &self.guest {
+            Some(_) => Heard::Text,
+            // The agent's text is refused by itself ("guest") or the agent cannot be reached at all.
+            None if text(&"shim") && (text(&"guest") || text(&"agent")) => Heard::NeverWill,
+            None => Heard::Nothing,
+        }
+    }
 }
 
 impl Probe {
     /// Asks everything that may be asked of the sandbox.
-    pub async fn measure(&mut self, options: &Options, sandbox: &Sandbox) -> Measured {
+    pub async fn measure(&mut self, target: Target<'_>) -> Measured {
         let started = Instant::now();
         let mut answers = Answers::default();
         let mut vmm = None;
-        if let Some(directory) = &sandbox.kata {
-            self.read_notes(directory).await;
-            self.ask_agent(options, sandbox, directory, &mut answers).await;
+        self.hypervisor = target.site.hypervisor().or(self.hypervisor);
+        if let Some(directory) = &target.sandbox.kata {
+            self.ask_agent(target, directory, &mut answers).await;
             if answers.containers.is_empty() {
-                self.ask_task(options, sandbox, directory, &mut answers).await;
+                self.ask_task(target, directory, &mut answers).await;
             } else {
                 answers.note("task", SourceState::Skipped("agent_answers"));
             }
@@ -110,84 +119,85 @@ impl Probe {
                 // The shim would ask the same agent and be refused as well, after asking it for much else.
                 answers.note("shim", SourceState::Skipped("policy"));
             } else {
-                self.ask_shim(options, sandbox, directory, &mut answers).await;
+                self.ask_shim(target, directory, &mut answers).await;
             }
-            vmm = self.ask_vmm(options, sandbox, directory, &mut answers).await;
+            vmm = self.ask_vmm(target, &mut answers).await;
         } else {
             answers.note("agent", SourceState::Failed("the sandbox's directory is not to be seen".to_owned()));
         }
-        let Answers { sources, containers, guest, error } = answers;
+        if answers.containers.is_empty() {
+            self.ask_cri(target, &mut answers).await;
+        }
+        let heard = answers.heard();
+        let Answers { sources, containers, containers_from, guest, guest_from, reading, error } = answers;
         let running = |state| state == ContainerState::Running;
-        let expected = sandbox.containers.iter().filter(|container| running(container.state));
+        let expected = target.sandbox.containers.iter().filter(|container| running(container.state));
         let complete = expected.map(|container| &container.id).all(|id| containers.contains_key(id));
         let up = complete && (guest.is_some() || !containers.is_empty());
+        let vmm_from = vmm.as_ref().map(|_| ("vmm", "vmm"));
+        let values_from = [("containers", containers_from), ("guest", guest_from)];
+        let values_from = values_from.into_iter().filter_map(|(what, source)| Some((what, source?))).chain(vmm_from);
         let report = KataReport {
             hypervisor: self.hypervisor,
             took: started.elapsed(),
             sources,
+            values_from: values_from.collect(),
+            dropped: reading.dropped(),
             guest,
             vmm,
-            host: None,
-            overhead_memory: None,
+            ..KataReport::default()
         };
         let error = if up { String::new() } else { error.unwrap_or_else(|| "not every container answered".to_owned()) };
-        Measured { report, containers, up, error }
-    }
-
-    /// Reads the runtime's state file, which it writes some time after it has made the directory.
-    async fn read_notes(&mut self, directory: &KataDirectory) {
-        if self.notes.is_some() {
-            return;
-        }
-        let (runtime, path) = (directory.runtime, directory.path.clone());
-        let read = tokio::task::spawn_blocking(move || state_file::read(runtime, &path)).await;
-        match read {
-            Ok(Ok(notes)) => {
-                self.hypervisor = notes.hypervisor().or(self.hypervisor);
-                self.notes = Some(notes);
-            }
-            Ok(Err(error)) if error.is_absent() => {}
-            Ok(Err(error)) => tracing::debug!(error = chain(&error), "no state file"),
-            Err(error) => tracing::error!(%error, "reading a state file failed"),
-        }
+        Measured { report, containers, up, error, heard }
     }
 
     /// The agent: the guest's own text and every container's stats, over one connection.
-    async fn ask_agent(
-        &mut self,
-        options: &Options,
-        sandbox: &Sandbox,
-        directory: &KataDirectory,
-        answers: &mut Answers,
-    ) {
-        if self.agent_rests.is_due() {
-            return answers.note("agent", SourceState::Skipped("timeout_backoff"));
+    async fn ask_agent(&mut self, target: Target<'_>, directory: &KataDirectory, answers: &mut Answers) {
+        if self.agent_rest.is_due() {
+            return answers.note("agent", BACKOFF);
         }
-        let address = match self.find_address(options, sandbox, directory).await {
-            Ok(address) => address,
-            Err(state) => return answers.note("agent", state),
-        };
-        if !self.agent.as_ref().is_some_and(AgentClient::is_open) {
-            match AgentClient::connect(&address, DEADLINE).await {
-                Ok(agent) => self.agent = Some(agent),
-                Err(error) => {
-                    if error.is_timeout() {
-                        self.agent_rests.begin(matches!(address, Address::Vsock(_)));
-                    }
-                    // The machine may have been made anew under another address.
-                    self.address = None;
-                    return answers.note("agent", failed(&error));
-                }
-            }
+        if let Err(state) = self.connect_agent(target, directory).await {
+            return answers.note("agent", state);
         }
         let Some(agent) = &mut self.agent else { return };
-        let outcome = converse(agent, sandbox, &mut self.text_denied, answers).await;
+        let outcome = converse(agent, target.sandbox, &mut self.text_denied, answers).await;
         answers.note("agent", outcome.as_ref().map_or_else(failed, |()| SourceState::Up));
-        match outcome {
-            Ok(()) => self.agent_rests = Rest::default(),
+        self.judge_agent(outcome.as_ref().err());
+    }
+
+    /// Makes sure that there is a connection to the agent.
+    async fn connect_agent(&mut self, target: Target<'_>, directory: &KataDirectory) -> Result<(), SourceState> {
+        if self.agent.as_ref().is_some_and(AgentClient::is_open) {
+            return Ok(());
+        }
+        let address = self.find_address(target, directory).await?;
+        match AgentClient::connect(&address, DEADLINE).await {
+            Ok(agent) => {
+                self.agent = Some(agent);
+                Ok(())
+            }
             Err(error) => {
                 if error.is_timeout() {
-                    self.agent_rests.begin(false);
+                    match address {
+                        Address::Vsock(_) => self.agent_rest.begin_longer(),
+                        _ => self.agent_rest.begin(),
+                    }
+                }
+                // The machine may have been made anew under another address.
+                self.address = None;
+                target.site.distrust();
+                Err(failed(&error))
+            }
+        }
+    }
+
+    /// Draws the consequences of a conversation.
+    fn judge_agent(&mut self, error: Option<&TransportError>) {
+        match error {
+            None => self.agent_rest.end(),
+            Some(error) => {
+                if error.is_timeout() {
+                    self.agent_rest.begin();
                 }
                 self.agent = None;
             }
@@ -195,26 +205,19 @@ impl Probe {
     }
 
     /// The agent's address, from the sockets that are there, else from the shim.
-    async fn find_address(
-        &mut self,
-        options: &Options,
-        sandbox: &Sandbox,
-        directory: &KataDirectory,
-    ) -> Result<Address, SourceState> {
+    async fn find_address(&mut self, target: Target<'_>, directory: &KataDirectory) -> Result<Address, SourceState> {
         if let Some(address) = &self.address {
             return Ok(address.clone());
         }
-        if let Some((socket, hypervisor)) = vsock_socket(options, sandbox.id.as_str(), directory) {
-            self.hypervisor = self.hypervisor.or(hypervisor);
-            return Ok(self.address.insert(Address::HybridVsock(socket)).clone());
+        if let Some((socket, _)) = &target.site.agent_socket {
+            return Ok(self.address.insert(Address::HybridVsock(socket.clone())).clone());
         }
-        let url = match self.notes.as_ref().and_then(|notes| notes.agent_url.clone()) {
+        let url = match target.site.notes.as_ref().and_then(|notes| notes.agent_url.clone()) {
             Some(url) => url,
             None => self.find_url(directory).await?,
         };
-        let facts = self.facts(sandbox, directory, &url);
-        self.hypervisor = self.hypervisor.or(gate::hypervisor(&facts));
-        match Address::of_agent(&url, &options.run_dir) {
+        self.hypervisor = self.hypervisor.or(gate::hypervisor(&facts(target, directory, &url)));
+        match Address::of_agent(&url, &target.options.run_dir) {
             Ok(address) => Ok(self.address.insert(address).clone()),
             Err(error) => {
                 // A shim knows its agent's address only once the guest is up.
@@ -229,63 +232,53 @@ impl Probe {
         if let Some(url) = &self.agent_url {
             return Ok(url.clone());
         }
-        if std::mem::take(&mut self.url_rests) {
-            return Err(SourceState::Skipped("timeout_backoff"));
+        if self.url_rest.is_due() {
+            return Err(BACKOFF);
         }
         match monitor(directory).agent_url(DEADLINE).await {
             Ok(url) => Ok(self.agent_url.insert(url).clone()),
             Err(error) => {
-                self.url_rests = is_timeout(&error);
+                if is_timeout(&error) {
+                    self.url_rest.begin();
+                }
                 Err(SourceState::Failed(chain(&error)))
             }
         }
     }
 
-    /// What the gate judges by.
-    fn facts<'a>(&'a self, sandbox: &'a Sandbox, directory: &KataDirectory, agent_url: &'a str) -> Facts<'a> {
-        Facts {
-            runtime: directory.runtime,
-            sandbox: sandbox.id.as_str(),
-            agent_url,
-            hypervisor_type: self.notes.as_ref().and_then(|notes| notes.hypervisor_type.as_deref()),
-            has_root: directory.path.join("root").is_dir(),
-        }
-    }
-
     /// The shim's Task service: every container's stats, as far as a shim gets them right.
-    async fn ask_task(
-        &mut self,
-        options: &Options,
-        sandbox: &Sandbox,
-        directory: &KataDirectory,
-        answers: &mut Answers,
-    ) {
-        if std::mem::take(&mut self.task_rests) {
-            return answers.note("task", SourceState::Skipped("timeout_backoff"));
+    async fn ask_task(&mut self, target: Target<'_>, directory: &KataDirectory, answers: &mut Answers) {
+        if self.task_rest.is_due() {
+            return answers.note("task", BACKOFF);
         }
         if !self.task.as_ref().is_some_and(TaskClient::is_open) {
-            let Some(address) = task_address(options, sandbox.id.as_str()) else {
+            let Some(address) = &target.site.task else {
                 return answers.note("task", SourceState::Skipped("no_bundle"));
             };
-            match TaskClient::connect(&address, DEADLINE).await {
+            match TaskClient::connect(address, DEADLINE).await {
                 Ok(task) => self.task = Some(task),
                 Err(error) => {
-                    self.task_rests = error.is_timeout();
+                    if error.is_timeout() {
+                        self.task_rest.begin();
+                    }
+                    target.site.distrust();
                     return answers.note("task", failed(&error));
                 }
             }
         }
         let Some(task) = &mut self.task else { return };
         let mut state = SourceState::Up;
-        for id in ids(sandbox) {
+        for id in ids(target.sandbox) {
             match task.stats(id.as_str()).await {
                 Ok(any) => match stats::of_task(&any, directory.runtime) {
-                    Ok(usage) => drop(answers.containers.insert(id, usage)),
+                    Ok(usage) => answers.container("task", id, usage),
                     Err(error) => state = SourceState::Failed(chain(&error)),
                 },
                 Err(TransportError::UnknownId { .. }) => {}
                 Err(error) => {
-                    self.task_rests = error.is_timeout();
+                    if error.is_timeout() {
+                        self.task_rest.begin();
+                    }
                     state = failed(&error);
                     break;
                 }
@@ -297,59 +290,85 @@ impl Probe {
         answers.note("task", state);
     }
 
-    /// The shim's `/metrics`, for the guest's text in it, if the shim survives the question.
-    async fn ask_shim(
-        &mut self,
-        options: &Options,
-        sandbox: &Sandbox,
-        directory: &KataDirectory,
-        answers: &mut Answers,
-    ) {
-        if options.shim_scrape == ShimScrape::Off {
-            return answers.note("shim", SourceState::Skipped("switched_off"));
+    /// The runtime, which asks the shim in turn: the last resort, for a node whose bundles this process cannot see. A
+    /// shim that hangs is not asked by this detour either.
+    async fn ask_cri(&mut self, target: Target<'_>, answers: &mut Answers) {
+        if !target.cri.is_configured() {
+            return;
         }
-        if std::mem::take(&mut self.shim_rests) {
-            return answers.note("shim", SourceState::Skipped("timeout_backoff"));
+        if self.cri_rest.is_due() || self.task_rest.has_begun() || answers.sources.get("task") == Some(&BACKOFF) {
+            return answers.note("cri", BACKOFF);
+        }
+        match target.cri.sandbox_container_stats(target.sandbox.id.as_str()).await {
+            Ok(all) => {
+                for one in all {
+                    let Some(attributes) = &one.attributes else { continue };
+                    let usage = stats::of_cri(&one);
+                    if usage != Usage::default() {
+                        answers.container("cri", ContainerId::from(attributes.id.as_str()), usage);
+                    }
+                }
+                let nothing = SourceState::Failed("the runtime has no stats of the sandbox's containers".to_owned());
+                answers.note("cri", if answers.containers.is_empty() { nothing } else { SourceState::Up });
+            }
+            Err(error) => {
+                if error.is_timeout() {
+                    self.cri_rest.begin();
+                }
+                answers.note("cri", SourceState::Failed(error.chain()));
+            }
+        }
+    }
+
+    /// Leave to ask the shim for its `/metrics`, or why there is none.
+    async fn permit(&mut self, target: Target<'_>, directory: &KataDirectory) -> Result<Permit, SourceState> {
+        if target.options.shim_scrape == ShimScrape::Off {
+            return Err(SourceState::Skipped("switched_off"));
+        }
+        if self.shim_rest.is_due() {
+            return Err(BACKOFF);
         }
         let url = match directory.runtime {
             KataRuntime::Go => String::new(),
-            KataRuntime::Rs => match self.find_url(directory).await {
-                Ok(url) => url,
-                Err(state) => return answers.note("shim", state),
-            },
+            KataRuntime::Rs => self.find_url(directory).await?,
         };
-        let verdict = Verdict::of(&self.facts(sandbox, directory, &url));
-        let Some(permit) = verdict.permit(options.shim_scrape) else {
-            let reason = match verdict {
-                Verdict::Unsafe(reason) => reason.as_str(),
-                Verdict::Safe | Verdict::Unknown => "unknown_shim",
-            };
-            return answers.note("shim", SourceState::Skipped(reason));
+        let verdict = Verdict::of(&facts(target, directory, &url));
+        verdict.permit(target.options.shim_scrape).ok_or(SourceState::Skipped(match verdict {
+            Verdict::Unsafe(reason) => reason.as_str(),
+            Verdict::Safe | Verdict::Unknown => "unknown_shim",
+        }))
+    }
+
+    /// The shim's `/metrics`, for the guest's text in it, if the shim survives the question.
+    async fn ask_shim(&mut self, target: Target<'_>, directory: &KataDirectory, answers: &mut Answers) {
+        let permit = match self.permit(target, directory).await {
+            Ok(permit) => permit,
+            Err(state) => return answers.note("shim", state),
         };
         match monitor(directory).guest(shim::DEADLINE, &permit).await {
-            Ok(parsed) if parsed.guest.agent_scrapes.is_some() => {
-                answers.guest = Some(parsed.guest);
-                answers.note("shim", SourceState::Up);
+            Ok(parsed) => {
+                answers.reading = parsed.report;
+                if parsed.guest.agent_scrapes.is_some() {
+                    (answers.guest, answers.guest_from) = (Some(parsed.guest), Some("shim"));
+                    answers.note("shim", SourceState::Up);
+                } else {
+                    answers.note("shim", SourceState::Failed("the shim does not reach its agent".to_owned()));
+                }
             }
-            Ok(_) => answers.note("shim", SourceState::Failed("the shim does not reach its agent".to_owned())),
             Err(error) => {
-                self.shim_rests = is_timeout(&error);
+                if is_timeout(&error) {
+                    self.shim_rest.begin();
+                }
                 answers.note("shim", SourceState::Failed(chain(&error)));
             }
         }
     }
 
     /// Cloud Hypervisor's counters, where it has a socket.
-    async fn ask_vmm(
-        &mut self,
-        options: &Options,
-        sandbox: &Sandbox,
-        directory: &KataDirectory,
-        answers: &mut Answers,
-    ) -> Option<Vmm> {
-        let socket = api_socket(options, sandbox.id.as_str(), directory)?;
-        if std::mem::take(&mut self.vmm_rests) {
-            answers.note("vmm", SourceState::Skipped("timeout_backoff"));
+    async fn ask_vmm(&mut self, target: Target<'_>, answers: &mut Answers) -> Option<Vmm> {
+        let socket = target.site.vmm_socket.clone()?;
+        if self.vmm_rest.is_due() {
+            answers.note("vmm", BACKOFF);
             return None;
         }
         match CloudHypervisor::new(socket).vmm(cloud_hypervisor::DEADLINE).await {
@@ -358,11 +377,24 @@ impl Probe {
                 Some(vmm)
             }
             Err(error) => {
-                self.vmm_rests = matches!(&error, VmmError::Http(error) if is_timeout(error));
+                if matches!(&error, VmmError::Http(error) if is_timeout(error)) {
+                    self.vmm_rest.begin();
+                }
                 answers.note("vmm", SourceState::Failed(chain(&error)));
                 None
             }
         }
+    }
+}
+
+/// What the gate judges by.
+fn facts<'a>(target: Target<'a>, directory: &KataDirectory, agent_url: &'a str) -> Facts<'a> {
+    Facts {
+        runtime: directory.runtime,
+        sandbox: target.sandbox.id.as_str(),
+        agent_url,
+        hypervisor_type: target.site.notes.as_ref().and_then(|notes| notes.hypervisor_type.as_deref()),
+        has_root: target.site.has_root,
     }
 }
 
@@ -375,7 +407,7 @@ async fn converse(
 ) -> Result<(), TransportError> {
     for id in ids(sandbox) {
         match agent.container_stats(id.as_str()).await {
-            Ok(stats) => drop(answers.containers.insert(id, stats::of_agent(&stats))),
+            Ok(stats) => answers.container("agent", id, stats::of_agent(&stats)),
             // A container that is being made or has just ended.
             Err(TransportError::UnknownId { .. }) => {}
             Err(error) => return Err(error),
@@ -388,7 +420,8 @@ async fn converse(
     match agent.guest_metrics().await {
         Ok(text) => {
             let parsed = Parser::parse(text.as_bytes());
-            answers.guest = Some(parsed.guest);
+            answers.reading = parsed.report;
+            (answers.guest, answers.guest_from) = (Some(parsed.guest), Some("agent"));
             answers.note("guest", SourceState::Up);
             Ok(())
         }
@@ -413,44 +446,6 @@ fn monitor(directory: &KataDirectory) -> Shim {
     Shim::new(directory.path.join("shim-monitor.sock"))
 }
 
-/// The hypervisor's socket that leads to the agent, by the names that the runtimes give it.
-fn vsock_socket(options: &Options, id: &str, directory: &KataDirectory) -> Option<(PathBuf, Option<Hypervisor>)> {
-    let candidates = match directory.runtime {
-        KataRuntime::Go => {
-            vec![(options.run_dir.join("vc/vm").join(id).join("clh.sock"), Some(Hypervisor::CloudHypervisor))]
-        }
-        KataRuntime::Rs => vec![
-            (directory.path.join("ch-vm.sock"), Some(Hypervisor::CloudHypervisor)),
-            (directory.path.join("root/kata.hvsock"), Some(Hypervisor::Dragonball)),
-            (directory.path.join("kata.hvsock"), Some(Hypervisor::Firecracker)),
-            (directory.path.join("vsock.sock"), Some(Hypervisor::OpenVmm)),
-        ],
-    };
-    candidates.into_iter().find(|(path, _)| path.exists())
-}
-
-/// Cloud Hypervisor's API socket.
-fn api_socket(options: &Options, id: &str, directory: &KataDirectory) -> Option<PathBuf> {
-    let path = match directory.runtime {
-        KataRuntime::Go => options.run_dir.join("vc/vm").join(id).join("clh-api.sock"),
-        KataRuntime::Rs => directory.path.join("ch-api.sock"),
-    };
-    path.exists().then_some(path)
-}
-
-/// The Task service's address, from the sandbox's bundle.
-fn task_address(options: &Options, id: &str) -> Option<Address> {
-    let text = options.bundles.iter().find_map(|bundles| read_small(&bundles.join(id).join("address")))?;
-    Address::of_task(&text, &options.run_dir).ok()
-}
-
-fn read_small(path: &Path) -> Option<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    std::fs::File::open(path).ok()?.take(MAX_ADDRESS_BYTES).read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
 fn is_timeout(error: &HttpError) -> bool {
     matches!(error.fault, Fault::Late(_))
 }
@@ -461,15 +456,4 @@ fn failed(error: &TransportError) -> SourceState {
         TransportError::Denied { .. } => SourceState::Skipped("policy"),
         _ => SourceState::Failed(chain(error)),
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }

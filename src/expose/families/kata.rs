@@ -10,6 +10,7 @@ use crate::model::guest::{Guest, GuestFilesystem, GuestMemory, Vmm, VmmDisk, Vmm
 use crate::model::host_side::{HostSide, ProcessUse};
 use crate::model::snapshot::{KataReport, SandboxReport, SourceState};
 use crate::model::units::{Bytes, Seconds, Value};
+use crate::model::usage::Disk;
 
 const SANDBOX: &[&str] = &["namespace", "pod", "sandbox_id"];
 const COMPONENT: &[&str] = &["component", "namespace", "pod", "sandbox_id"];
@@ -50,6 +51,14 @@ fn guest(report: &SandboxReport, put: Put<'_>, fact: fn(&Guest) -> Option<Value>
 
 fn memory(report: &SandboxReport, put: Put<'_>, fact: fn(&GuestMemory) -> Option<Bytes>) {
     one(report, put, |kata| fact(&kata.guest.as_ref()?.memory).map(Value::from));
+}
+
+fn guest_disk(report: &SandboxReport, put: Put<'_>, fact: fn(&Disk) -> Value) {
+    let Some(guest) = report.kata.as_ref().and_then(|kata| kata.guest.as_ref()) else { return };
+    let [namespace, pod, id] = identity(report);
+    for disk in &guest.disks {
+        put(&[&disk.device, namespace, pod, id], fact(disk));
+    }
 }
 
 fn filesystem(report: &SandboxReport, put: Put<'_>, fact: fn(&GuestFilesystem) -> Option<Value>) {
@@ -120,6 +129,42 @@ pub const KATA: &[Family<SandboxReport>] = &[
                 put(&[mode.as_str(), namespace, pod, id], time.value());
             }
         },
+    ),
+    family(
+        Counter,
+        Kubelet,
+        "kata_pulse_guest_disk_read_bytes_total",
+        DEVICE,
+        "Bytes the guest has read from one of its disks, agent and kernel included.",
+        AGENT,
+        |report, put| guest_disk(report, put, |disk| Bytes::from_sectors(disk.sectors_read).into()),
+    ),
+    family(
+        Counter,
+        Kubelet,
+        "kata_pulse_guest_disk_reads_total",
+        DEVICE,
+        "Reads of one of the guest's disks.",
+        AGENT,
+        |report, put| guest_disk(report, put, |disk| Value::Int(disk.reads)),
+    ),
+    family(
+        Counter,
+        Kubelet,
+        "kata_pulse_guest_disk_writes_total",
+        DEVICE,
+        "Writes to one of the guest's disks.",
+        AGENT,
+        |report, put| guest_disk(report, put, |disk| Value::Int(disk.writes)),
+    ),
+    family(
+        Counter,
+        Kubelet,
+        "kata_pulse_guest_disk_written_bytes_total",
+        DEVICE,
+        "Bytes the guest has written to one of its disks, agent and kernel included.",
+        AGENT,
+        |report, put| guest_disk(report, put, |disk| Bytes::from_sectors(disk.sectors_written).into()),
     ),
     family(
         Gauge,
@@ -357,6 +402,20 @@ pub const KATA: &[Family<SandboxReport>] = &[
         "Bytes a component has sent to storage; needs the right to trace it.",
         PROC,
         |report, put| process(report, put, |process| bytes(process.written_bytes)),
+    ),
+    family(
+        Gauge,
+        Kubelet,
+        "kata_pulse_sandbox_samples_dropped",
+        REASON,
+        "What the guest said in this collection and is not served, by reason; absent when all of it is.",
+        "the kata collector",
+        |report, put| {
+            let [namespace, pod, id] = identity(report);
+            for (reason, count) in report.kata.iter().flat_map(|kata| &kata.dropped) {
+                put(&[namespace, pod, reason, id], Value::Int(*count));
+            }
+        },
     ),
     family(
         Gauge,
