@@ -6,11 +6,10 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::collect::cgroup::{Wanted, layout::Layout};
@@ -23,6 +22,10 @@ use crate::config::Config;
 use crate::cri::Cri;
 use crate::discover::{self, Discovery};
 use crate::expose::catalog;
+use crate::flight::Flight;
+use crate::model::identity::SandboxId;
+use crate::model::inventory::Inventory;
+use crate::model::passthrough::Passthrough;
 use crate::model::snapshot::{Check, Health, NoSnapshot, Snapshot, SnapshotSource};
 use crate::telemetry::Telemetry;
 
@@ -50,20 +53,12 @@ struct Agent {
     /// `None` when the collector is off.
     katas: Option<Arc<Katas>>,
     collection: Arc<Mutex<Collection>>,
-    flight: Mutex<Flight>,
+    flight: Arc<Flight<Snapshot>>,
+    passthrough: Arc<Flight<Passthrough>>,
     max_age: Duration,
     in_background: bool,
     telemetry: Arc<Telemetry>,
 }
-
-/// The last collection and the one under way.
-#[derive(Debug, Default)]
-struct Flight {
-    last: Option<(Instant, Arc<Snapshot>)>,
-    running: Option<(Instant, Landing)>,
-}
-
-type Landing = watch::Receiver<Option<Arc<Snapshot>>>;
 
 /// The agent, through reloads. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -137,6 +132,24 @@ impl SnapshotSource for AgentHandle {
         async move { agent.snapshot(deadline, &self.inner.runtime).await }.boxed()
     }
 
+    fn inventory(&self) -> BoxFuture<'_, Arc<Inventory>> {
+        let agent = self.agent();
+        async move {
+            agent.discovery.ready().await;
+            agent.discovery.inventory()
+        }
+        .boxed()
+    }
+
+    fn passthrough(
+        &self,
+        sandbox: Option<SandboxId>,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Arc<Passthrough>, NoSnapshot>> {
+        let agent = self.agent();
+        async move { agent.passthrough(sandbox, deadline, &self.inner.runtime).await }.boxed()
+    }
+
     fn health(&self) -> Health {
         self.agent().health()
     }
@@ -179,7 +192,7 @@ async fn collect_in_background(agent: Arc<Agent>, interval: Duration) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let mut landing = agent.join_or_take_off(&mut agent.flight(), &Handle::current());
+        let mut landing = agent.flight.join_or_take_off(&Handle::current(), || Arc::clone(&agent).collect());
         // An aborted collection has been logged; the next tick tries again.
         let _ = landing.wait_for(Option::is_some).await;
     }
@@ -234,58 +247,20 @@ impl Agent {
             layers,
             katas,
             collection: Arc::new(Mutex::new(collection)),
-            flight: Mutex::default(),
+            flight: Arc::default(),
+            passthrough: Arc::default(),
             max_age: config.max_age(),
             in_background: config.metrics_interval().is_some(),
             telemetry,
         }
     }
 
-    fn flight(&self) -> MutexGuard<'_, Flight> {
-        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn snapshot(self: &Arc<Self>, deadline: Duration, runtime: &Handle) -> Result<Arc<Snapshot>, NoSnapshot> {
-        let mut landing = {
-            let mut flight = self.flight();
-            if let Some((taken, snapshot)) = &flight.last
-                && (self.in_background || taken.elapsed() < self.max_age)
-            {
-                return Ok(Arc::clone(snapshot));
-            }
-            self.join_or_take_off(&mut flight, runtime)
-        };
-        let landed = tokio::time::timeout(deadline, landing.wait_for(Option::is_some)).await;
-        let landed = landed.map_err(|_| NoSnapshot::Late(deadline))?.map_err(|_| NoSnapshot::Aborted)?;
-        landed.clone().ok_or(NoSnapshot::Aborted)
+        let fresh = |age| self.in_background || age < self.max_age;
+        self.flight.get(fresh, deadline, runtime, || Arc::clone(self).collect()).await
     }
 
-    /// Joins the collection under way, or starts one that goes on even when whoever asked for it has gone away.
-    fn join_or_take_off(self: &Arc<Self>, flight: &mut Flight, runtime: &Handle) -> Landing {
-        if let Some((_, landing)) = &flight.running {
-            return landing.clone();
-        }
-        let (land, landing) = watch::channel(None);
-        flight.running = Some((Instant::now(), landing.clone()));
-        let agent = Arc::clone(self);
-        runtime.spawn(async move {
-            land.send_replace(agent.collect_and_land().await);
-        });
-        landing
-    }
-
-    async fn collect_and_land(&self) -> Option<Arc<Snapshot>> {
-        let started = Instant::now();
-        let snapshot = self.collect().await.map(Arc::new);
-        let mut flight = self.flight();
-        flight.running = None;
-        if let Some(snapshot) = &snapshot {
-            flight.last = Some((started, Arc::clone(snapshot)));
-        }
-        snapshot
-    }
-
-    async fn collect(&self) -> Option<Snapshot> {
+    async fn collect(self: Arc<Self>) -> Option<Snapshot> {
         self.discovery.ready().await;
         self.refresh_layers().await;
         let mut snapshot = self.collect_host().await?;
@@ -294,6 +269,25 @@ impl Agent {
             round.merge_into(&mut snapshot);
         }
         Some(snapshot)
+    }
+
+    /// The shims' own metrics. All sandboxes together are asked once for all who wait; a single one is asked by itself,
+    /// which leaves the others in peace.
+    async fn passthrough(
+        self: &Arc<Self>,
+        sandbox: Option<SandboxId>,
+        deadline: Duration,
+        runtime: &Handle,
+    ) -> Result<Arc<Passthrough>, NoSnapshot> {
+        let Some(katas) = &self.katas else { return Ok(Arc::default()) };
+        let (katas, inventory) = (Arc::clone(katas), self.discovery.inventory());
+        if sandbox.is_some() {
+            let one = katas.pass_on(inventory, sandbox);
+            let passed = tokio::time::timeout(deadline, one).await.map_err(|_| NoSnapshot::Late(deadline))?;
+            return Ok(Arc::new(passed));
+        }
+        let all = || async move { Some(katas.pass_on(inventory, None).await) };
+        self.passthrough.get(|age| age < self.max_age, deadline, runtime, all).await
     }
 
     /// Everything but what only a guest can tell.
@@ -351,7 +345,7 @@ impl Agent {
 
     /// Has the sizes of writable layers asked for when they are due; waits only for the very first ones.
     async fn refresh_layers(&self) {
-        let last = self.flight().last.as_ref().map(|(_, snapshot)| Arc::clone(snapshot)).unwrap_or_default();
+        let last = self.flight.last().unwrap_or_default();
         if !self.layers.claim_if_due(&last.sandboxes) {
             return;
         }
@@ -365,9 +359,9 @@ impl Agent {
 
     fn health(&self) -> Health {
         let discovery = self.discovery.health();
-        let flight = self.flight();
-        let stuck = flight.running.as_ref().map(|(since, _)| since.elapsed()).filter(|running| *running > STUCK);
-        let failing = flight.last.iter().flat_map(|(_, snapshot)| &snapshot.collectors);
+        let stuck = self.flight.running_for().filter(|running| *running > STUCK);
+        let last = self.flight.last();
+        let failing = last.iter().flat_map(|snapshot| &snapshot.collectors);
         let mut checks = vec![
             Check {
                 name: "collection",

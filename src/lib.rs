@@ -15,6 +15,7 @@ pub mod config;
 pub mod cri;
 pub mod discover;
 pub mod expose;
+mod flight;
 pub mod log;
 pub mod model;
 pub mod protos;

@@ -2,7 +2,9 @@
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
 
 /// Everything the agent counts about itself.
 #[derive(Debug)]
@@ -24,6 +26,56 @@ pub struct Telemetry {
     pub reload_time: Gauge,
     /// Collections made.
     pub collections: IntCounter,
+    /// Samples of shims that were not passed on.
+    pub passthrough_dropped: IntCounter,
+    /// What is said beside the shims' metrics only.
+    pub monitor: Monitor,
+}
+
+/// The numbers that kata-monitor serves about itself, under its names.
+#[derive(Debug)]
+pub struct Monitor {
+    registry: Registry,
+    /// Kata sandboxes that are ready.
+    pub running_shims: IntGauge,
+    /// Rounds over all shims.
+    pub scrapes: IntCounter,
+    /// Sandboxes that gave nothing in a round.
+    pub failed: IntCounter,
+    /// Duration of a round in milliseconds.
+    pub durations: Histogram,
+}
+
+impl Monitor {
+    fn new() -> Result<Self, prometheus::Error> {
+        let durations = HistogramOpts::new(
+            "kata_monitor_scrape_durations_histogram_milliseconds",
+            "How long asking all shims took.",
+        );
+        let buckets = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+        let monitor = Self {
+            registry: Registry::new(),
+            running_shims: IntGauge::new("kata_monitor_running_shim_count", "Kata sandboxes that are ready.")?,
+            scrapes: IntCounter::new("kata_monitor_scrape_count", "How often all shims were asked.")?,
+            failed: IntCounter::new("kata_monitor_scrape_failed_count", "Sandboxes that gave nothing when asked.")?,
+            durations: Histogram::with_opts(durations.buckets(buckets))?,
+        };
+        let all: [Box<dyn Collector>; 4] = [
+            Box::new(monitor.running_shims.clone()),
+            Box::new(monitor.scrapes.clone()),
+            Box::new(monitor.failed.clone()),
+            Box::new(monitor.durations.clone()),
+        ];
+        for collector in all {
+            monitor.registry.register(collector)?;
+        }
+        Ok(monitor)
+    }
+
+    /// Everything counted so far, families sorted by name.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
+    }
 }
 
 impl Telemetry {
@@ -61,6 +113,11 @@ impl Telemetry {
                 "When the running configuration was taken, Unix time.",
             )?,
             collections: IntCounter::new("kata_pulse_collections_total", "Collections made, for whatever reason.")?,
+            passthrough_dropped: IntCounter::new(
+                "kata_pulse_passthrough_samples_dropped_total",
+                "Samples of Kata shims that /metrics/kata did not pass on: malformed, twice, or too many.",
+            )?,
+            monitor: Monitor::new()?,
             registry,
         };
         let build = GaugeVec::new(
@@ -76,13 +133,14 @@ impl Telemetry {
                 std::env::consts::ARCH,
             ])
             .set(1.0);
-        let all: [Box<dyn Collector>; 7] = [
+        let all: [Box<dyn Collector>; 8] = [
             Box::new(build),
             Box::new(telemetry.http_requests.clone()),
             Box::new(telemetry.http_in_flight.clone()),
             Box::new(telemetry.reload_successful.clone()),
             Box::new(telemetry.reload_time.clone()),
             Box::new(telemetry.collections.clone()),
+            Box::new(telemetry.passthrough_dropped.clone()),
             Box::new(prometheus::process_collector::ProcessCollector::for_self()),
         ];
         for collector in all {

@@ -17,6 +17,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("cri", &["telemetry"]),
     ("discover", &["cri", "model", "telemetry"]),
     ("protos", &[]),
+    ("flight", &["model"]),
     ("unix_socket", &[]),
     ("transport", &["protos", "unix_socket"]),
     ("unix_http", &["unix_socket"]),
@@ -24,7 +25,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("expose", &["cri", "model", "telemetry"]),
     // Names what the others take as options, but none that is above it.
     ("config", &["collect", "cri", "discover", "expose", "log", "model"]),
-    ("agent", &["collect", "config", "cri", "discover", "expose", "model", "telemetry"]),
+    ("agent", &["collect", "config", "cri", "discover", "expose", "flight", "model", "telemetry"]),
     ("main", &["agent", "collect", "config", "cri", "discover", "expose", "log", "model", "telemetry"]),
     ("lib", &[]),
 ];

@@ -1,5 +1,7 @@
 //! The routes. Handed a [`SnapshotSource`], it knows no collector, does no reading, and only encodes.
 
+mod kata;
+
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
@@ -86,6 +88,7 @@ pub fn serve(routes: Routes, listen: &[String]) -> Result<(Server, Vec<std::net:
                 resource(config, "/", web::get().to(landing), web::head().to(landing));
                 resource(config, "/metrics", web::get().to(metrics), web::head().to(metrics));
                 resource(config, "/metrics/cadvisor", web::get().to(cadvisor), web::head().to(cadvisor));
+                resource(config, "/metrics/kata", web::get().to(kata::metrics), web::head().to(kata::metrics));
                 resource(config, "/sandboxes", web::get().to(list_sandboxes), web::head().to(list_sandboxes));
                 resource(config, "/livez", web::get().to(live), web::head().to(live));
                 resource(config, "/readyz", web::get().to(ready), web::head().to(ready));
@@ -330,10 +333,11 @@ fn say_health(request: &HttpRequest, well: bool, health: &crate::model::snapshot
     HttpResponse::build(status).content_type(TEXT).body(body)
 }
 
-const PATHS: [(&str, &str); 7] = [
+const PATHS: [(&str, &str); 8] = [
     ("/metrics", "everything enabled, as Prometheus text or OpenMetrics"),
     ("/metrics?sandbox=ID", "one pod sandbox, by id or a unique prefix of 12 characters"),
     ("/metrics/cadvisor", "only the kubelet's families"),
+    ("/metrics/kata", "the Kata shims' own metrics, as kata-monitor serves them; ?sandbox=ID, ?filter_family=PREFIX"),
     ("/sandboxes", "pod sandboxes as JSON, a table for browsers, or one id per line for text/plain"),
     ("/livez", "alive"),
     ("/readyz", "ready; ?verbose lists the checks"),

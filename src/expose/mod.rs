@@ -12,6 +12,7 @@ pub mod json;
 pub mod negotiate;
 pub mod number;
 pub mod page;
+pub mod passthrough;
 pub mod sandboxes;
 pub mod text;
 pub mod walk;

@@ -10,6 +10,7 @@ use crate::expose::number;
 use crate::expose::walk::Output;
 use crate::model::identity::{LabelBlock, Labels, bounded, escape_label_value};
 use crate::model::inventory::Subject;
+use crate::model::passthrough::{PassedKind, PassedSample};
 use crate::model::units::Value;
 
 /// Which text format.
@@ -93,6 +94,36 @@ impl Text {
         }
     }
 
+    /// The header of a family that is passed on. Where its name `clashes` with another's in OpenMetrics, it has no type
+    /// there.
+    pub fn passed_header(&mut self, name: &str, kind: &str, help: &str, clashes: bool) {
+        let kind = if clashes && self.format == Format::OpenMetrics { "untyped" } else { kind };
+        self.header(name, kind, help);
+    }
+
+    /// One sample that is passed on, with labels that are ready to be written.
+    pub fn passed_sample(&mut self, name: &str, kind: PassedKind, sample: &PassedSample, identity: &str) {
+        let PassedSample { suffix, labels, bound, value } = sample;
+        for part in [name, suffix, "{", labels, if labels.is_empty() { "" } else { "," }] {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+        match (bound, kind) {
+            (Some(bound), PassedKind::Histogram) => {
+                self.bound("le", *bound);
+                self.out.push(b',');
+            }
+            (Some(bound), _) => {
+                self.bound("quantile", *bound);
+                self.out.push(b',');
+            }
+            (None, _) => {}
+        }
+        self.out.extend_from_slice(identity.as_bytes());
+        self.out.extend_from_slice(b"} ");
+        number::write_float(*value, &mut self.out);
+        self.out.push(b'\n');
+    }
+
     /// One sample whose labels come from the `prometheus` crate, sorted by name there.
     fn plain(&mut self, name: &str, suffix: &str, metric: &Metric, le: Option<f64>, value: f64) {
         self.out.extend_from_slice(name.as_bytes());
@@ -121,9 +152,14 @@ impl Text {
 
     fn bucket_bound(&mut self, separator: &mut u8, bound: f64) {
         self.out.push(std::mem::replace(separator, b','));
-        self.out.extend_from_slice(b"le=\"");
+        self.bound("le", bound);
+    }
+
+    fn bound(&mut self, label: &str, bound: f64) {
+        self.out.extend_from_slice(label.as_bytes());
+        self.out.extend_from_slice(b"=\"");
         number::write_float(bound, &mut self.out);
-        // A bucket bound is a float to OpenMetrics even when it is whole.
+        // A bound is a float to OpenMetrics even when it is whole.
         if self.format == Format::OpenMetrics && bound.is_finite() && bound.fract() == 0.0 {
             self.out.extend_from_slice(b".0");
         }

@@ -8,8 +8,10 @@ use futures_util::future::BoxFuture;
 
 use crate::model::guest::{Guest, Hypervisor, Vmm};
 use crate::model::host_side::HostSide;
+use crate::model::identity::SandboxId;
 use crate::model::inventory::{Inventory, Sandbox, Subject};
 use crate::model::machine::Machine;
+use crate::model::passthrough::Passthrough;
 use crate::model::units::{Bytes, Seconds};
 use crate::model::usage::{Interface, Usage};
 
@@ -136,6 +138,16 @@ pub struct CollectorReport {
 pub trait SnapshotSource: Send + Sync + 'static {
     /// A snapshot that is recent enough, made now if need be.
     fn snapshot(&self, deadline: Duration) -> BoxFuture<'_, Result<Arc<Snapshot>, NoSnapshot>>;
+
+    /// What is on the node, once it is known; nothing is measured.
+    fn inventory(&self) -> BoxFuture<'_, Arc<Inventory>>;
+
+    /// The metrics of Kata's shims, of all sandboxes or of one.
+    fn passthrough(
+        &self,
+        sandbox: Option<SandboxId>,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Arc<Passthrough>, NoSnapshot>>;
 
     /// How the agent fares.
     fn health(&self) -> Health;

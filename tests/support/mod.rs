@@ -7,6 +7,7 @@ pub mod exposition;
 pub mod gate;
 pub mod host;
 pub mod node;
+pub mod openmetrics;
 pub mod paths;
 pub mod trees;
 pub mod truth;

@@ -8,6 +8,7 @@ pub mod agent;
 mod allowance;
 pub mod cloud_hypervisor;
 mod devices;
+mod exposition;
 #[cfg(test)]
 mod fixtures;
 pub mod gate;
@@ -16,6 +17,7 @@ pub mod host;
 mod host_pass;
 mod json;
 mod network_choice;
+mod passthrough;
 mod probe;
 mod rest;
 pub mod shim;
@@ -29,7 +31,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
@@ -39,13 +42,14 @@ use crate::cri::Cri;
 use crate::model::host_side::HostSide;
 use crate::model::identity::{ContainerId, SandboxId};
 use crate::model::inventory::{Inventory, Kind, Runtime, Sandbox, SandboxState};
+use crate::model::passthrough::{PassedSandbox, Passthrough};
 use crate::model::snapshot::{CollectorReport, KataReport, Snapshot};
 use crate::model::units::Bytes;
 use crate::model::usage::{Spec, Usage};
 use gate::ShimScrape;
 use host_pass::HostPass;
 use network_choice::{Heard, NetworkChoice, NetworkSide};
-use probe::{Probe, Target};
+use probe::{Passed, Probe, Target};
 use site::{Site, Sites};
 
 /// Sandboxes asked at the same time.
@@ -104,16 +108,16 @@ pub struct Round {
     report: CollectorReport,
 }
 
-type SharedProbe = Arc<tokio::sync::Mutex<Probe>>;
+type SharedProbe = Arc<AsyncMutex<Probe>>;
 
 /// All Kata sandboxes of the node.
 #[derive(Debug)]
 pub struct Katas {
-    options: Options,
+    options: Arc<Options>,
     cri: Arc<Cri>,
-    sites: Mutex<Sites>,
+    sites: Arc<AsyncMutex<Sites>>,
+    host: Arc<AsyncMutex<HostPass>>,
     probes: Mutex<HashMap<SandboxId, SharedProbe>>,
-    host: Mutex<HostPass>,
     networks: Mutex<HashMap<SandboxId, NetworkChoice>>,
 }
 
@@ -126,18 +130,16 @@ impl Katas {
                  and take their pods with them"
             );
         }
-        let host = Mutex::new(HostPass::new(roots, budget));
+        let host = Arc::new(AsyncMutex::new(HostPass::new(roots, budget)));
         let (sites, probes, networks) = Default::default();
-        Arc::new(Self { options, cri, sites, probes, host, networks })
+        Arc::new(Self { options: Arc::new(options), cri, sites, probes, host, networks })
     }
 
     /// Asks every ready Kata sandbox, all at the same time.
     pub async fn collect(self: Arc<Self>, inventory: Arc<Inventory>) -> Round {
         let started = Instant::now();
         let deadline = tokio::time::Instant::now() + DEADLINE;
-        let kata =
-            |sandbox: &&Arc<Sandbox>| sandbox.runtime == Runtime::Kata && sandbox.state != SandboxState::NotReady;
-        let sandboxes: Arc<[Arc<Sandbox>]> = inventory.sandboxes.iter().filter(kata).cloned().collect();
+        let sandboxes = ready(&inventory);
         let mut measured: HashMap<SandboxId, Measured> =
             sandboxes.iter().map(|sandbox| (sandbox.id.clone(), Measured::default())).collect();
         let mut error = None;
@@ -150,30 +152,54 @@ impl Katas {
         Round { measured, report }
     }
 
+    /// Asks the shims of all ready Kata sandboxes for their own metrics, or that of one.
+    pub async fn pass_on(self: Arc<Self>, inventory: Arc<Inventory>, only: Option<SandboxId>) -> Passthrough {
+        let started = Instant::now();
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let mut sandboxes = ready(&inventory);
+        if let Some(only) = &only {
+            sandboxes = sandboxes.iter().filter(|sandbox| sandbox.id == *only).cloned().collect();
+        }
+        let sites = self.look(&sandboxes, deadline).await.unwrap_or_default();
+        let passed = self.ask_each(&sandboxes, &sites, deadline, |probe, target| probe.pass_on(target).boxed()).await;
+        let mut passed: HashMap<SandboxId, Passed> = passed.into_iter().collect();
+        let sandboxes = sandboxes.iter().map(|sandbox| {
+            let Passed { families, dropped, shim } = passed.remove(&sandbox.id).unwrap_or_default();
+            PassedSandbox { sandbox: Arc::clone(sandbox), families, shim, dropped }
+        });
+        Passthrough { sandboxes: sandboxes.collect(), took: started.elapsed() }
+    }
+
+    /// Looks at the sandboxes' files.
+    async fn look(
+        &self,
+        sandboxes: &Arc<[Arc<Sandbox>]>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Arc<[Arc<Site>]>, &'static str> {
+        let (all, options) = (Arc::clone(sandboxes), Arc::clone(&self.options));
+        match timeout_at(deadline, apart(&self.sites, move |sites| sites.look(&options, &all))).await {
+            Ok(Some(sites)) => Ok(sites.into()),
+            Ok(None) => Err("the sandboxes' files could not be looked at"),
+            Err(_) => Err("the sandboxes' files were not read in time"),
+        }
+    }
+
     async fn measure_all(
         self: &Arc<Self>,
         sandboxes: &Arc<[Arc<Sandbox>]>,
         deadline: tokio::time::Instant,
         measured: &mut HashMap<SandboxId, Measured>,
     ) -> Result<(), &'static str> {
-        let all = Arc::clone(sandboxes);
-        let look =
-            self.blocking(move |katas| katas.sites.try_lock().ok().map(|mut sites| sites.look(&katas.options, &all)));
-        let sites = match timeout_at(deadline, look).await {
-            Ok(Some(Some(sites))) => Arc::new(sites),
-            Ok(_) => return Err("the sandboxes' files could not be looked at"),
-            Err(_) => return Err("the sandboxes' files were not read in time"),
-        };
+        let sites = self.look(sandboxes, deadline).await?;
         let (all, their) = (Arc::clone(sandboxes), Arc::clone(&sites));
-        // Read while the guests are asked, so that both sides are of the same moment.
-        let host = self.blocking(move |katas| {
-            // A pass that still hangs in the kernel is not waited for.
-            let mut host = katas.host.try_lock().ok()?;
-            Some(host.read(&all, &their))
-        });
-        self.ask_guests(sandboxes, &sites, deadline, measured).await;
-        let outcome = match timeout_at(deadline, host).await {
-            Ok(Some(Some(sides))) => {
+        // At the same time, so that both sides are of the same moment.
+        let (host, guests) = tokio::join!(
+            timeout_at(deadline, apart(&self.host, move |host| host.read(&all, &their))),
+            self.ask_each(sandboxes, &sites, deadline, |probe, target| probe.measure(target).boxed()),
+        );
+        measured.extend(guests);
+        let outcome = match host {
+            Ok(Some(sides)) => {
                 for (id, side) in sides {
                     if let Some(measured) = measured.get_mut(&id) {
                         measured.add_host(side);
@@ -181,21 +207,21 @@ impl Katas {
                 }
                 Ok(())
             }
-            Ok(_) => Err("the host side could not be read"),
+            Ok(None) => Err("the host side could not be read"),
             Err(_) => Err("the host side was not read in time"),
         };
         self.settle(measured);
         outcome
     }
 
-    /// Asks the guests, as many as [`CONCURRENT`] at a time. Whoever is still being asked at the deadline is given up.
-    async fn ask_guests(
+    /// Asks the sandboxes, as many as [`CONCURRENT`] at a time. Whoever is still being asked at the deadline is given up.
+    async fn ask_each<T: Send + 'static>(
         self: &Arc<Self>,
         sandboxes: &[Arc<Sandbox>],
         sites: &[Arc<Site>],
         deadline: tokio::time::Instant,
-        measured: &mut HashMap<SandboxId, Measured>,
-    ) {
+        ask: for<'a> fn(&'a mut Probe, Target<'a>) -> BoxFuture<'a, T>,
+    ) -> Vec<(SandboxId, T)> {
         let permits = Arc::new(Semaphore::new(CONCURRENT));
         let mut asking = JoinSet::new();
         for (sandbox, site) in sandboxes.iter().zip(sites) {
@@ -207,31 +233,22 @@ impl Katas {
                 let probe = katas.probe(&sandbox.id);
                 let mut probe = probe.lock().await;
                 let target = Target { options: &katas.options, sandbox: &sandbox, site: &site, cri: &katas.cri };
-                (sandbox.id.clone(), probe.measure(target).await)
+                (sandbox.id.clone(), ask(&mut probe, target).await)
             });
         }
+        let mut answers = Vec::with_capacity(sandboxes.len());
         let gather = async {
             while let Some(joined) = asking.join_next().await {
                 match joined {
-                    Ok((id, one)) => drop(measured.insert(id, one)),
-                    Err(error) => tracing::error!(%error, "measuring a sandbox failed"),
+                    Ok(answer) => answers.push(answer),
+                    Err(error) => tracing::error!(%error, "asking a sandbox failed"),
                 }
             }
         };
         let _ = timeout_at(deadline, gather).await;
         // Dropping a half-finished exchange closes its connection.
         asking.shutdown().await;
-    }
-
-    /// Runs something that blocks; `None` if it broke down, which has been logged.
-    fn blocking<T, F>(self: &Arc<Self>, work: F) -> impl Future<Output = Option<T>> + use<T, F>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Self) -> T + Send + 'static,
-    {
-        let katas = Arc::clone(self);
-        let running = tokio::task::spawn_blocking(move || work(&katas));
-        async move { running.await.inspect_err(|error| tracing::error!(%error, "reading a sandbox's files failed")).ok() }
+        answers
     }
 
     /// What takes both sides of every sandbox.
@@ -250,14 +267,32 @@ impl Katas {
     }
 
     /// Drops the connections to sandboxes that are gone, and what is held of their host side. Blocks while a pass over
-    /// the host side runs.
+    /// the host side runs: call it off the async workers.
     pub fn forget(&self, inventory: &Inventory) {
         let is_gone = |id: &SandboxId| inventory.sandboxes.binary_search_by(|sandbox| sandbox.id.cmp(id)).is_err();
         lock(&self.probes).retain(|id, _| !is_gone(id));
         lock(&self.networks).retain(|id, _| !is_gone(id));
-        lock(&self.sites).forget(is_gone);
-        lock(&self.host).forget(is_gone);
+        self.sites.blocking_lock().forget(is_gone);
+        self.host.blocking_lock().forget(is_gone);
     }
+}
+
+/// The Kata sandboxes that may answer, sorted by id.
+fn ready(inventory: &Inventory) -> Arc<[Arc<Sandbox>]> {
+    let kata = |sandbox: &&Arc<Sandbox>| sandbox.runtime == Runtime::Kata && sandbox.state != SandboxState::NotReady;
+    inventory.sandboxes.iter().filter(kata).cloned().collect()
+}
+
+/// Does something that blocks, one after the other for what is behind the mutex: work that hangs in the kernel holds up
+/// one thread, however often more of it is asked for. `None` if it broke down, which is logged.
+async fn apart<T, R>(mutex: &Arc<AsyncMutex<T>>, work: impl FnOnce(&mut T) -> R + Send + 'static) -> Option<R>
+where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    let mut guard = Arc::clone(mutex).lock_owned().await;
+    let done = tokio::task::spawn_blocking(move || work(&mut guard)).await;
+    done.inspect_err(|error| tracing::error!(%error, "reading what the node knows of sandboxes failed")).ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -9,9 +9,11 @@ use std::time::Instant;
 use crate::collect::chain;
 use crate::collect::kata::agent::AgentClient;
 use crate::collect::kata::cloud_hypervisor::{self, CloudHypervisor, VmmError};
+use crate::collect::kata::exposition::Report;
 use crate::collect::kata::gate::{self, Facts, Permit, ShimScrape, Verdict};
-use crate::collect::kata::guest_text::{Parser, Report};
+use crate::collect::kata::guest_text::Parser;
 use crate::collect::kata::network_choice::Heard;
+use crate::collect::kata::passthrough::Reading;
 use crate::collect::kata::rest::Rest;
 use crate::collect::kata::shim::{self, Shim};
 use crate::collect::kata::site::Site;
@@ -22,6 +24,7 @@ use crate::cri::Cri;
 use crate::model::guest::{Guest, Hypervisor, Vmm};
 use crate::model::identity::ContainerId;
 use crate::model::inventory::{ContainerState, KataDirectory, KataRuntime, Sandbox};
+use crate::model::passthrough::PassedFamily;
 use crate::model::snapshot::{KataReport, SourceState};
 use crate::model::usage::Usage;
 use crate::transport::{Address, DEADLINE, TransportError};
@@ -59,6 +62,25 @@ pub struct Target<'a> {
     pub site: &'a Site,
     /// The runtime, which may know what nobody else tells.
     pub cri: &'a Cri,
+}
+
+/// A sandbox's own metrics, to be passed on.
+#[derive(Debug)]
+pub struct Passed {
+    /// By family.
+    pub families: BTreeMap<Box<str>, PassedFamily>,
+    /// Samples that are not among them.
+    pub dropped: u64,
+    /// How the shim fared.
+    pub shim: SourceState,
+}
+
+impl Default for Passed {
+    /// Nothing was learnt in time.
+    fn default() -> Self {
+        let shim = SourceState::Failed("not finished in time".to_owned());
+        Self { families: BTreeMap::new(), dropped: 0, shim }
+    }
 }
 
 /// Answers gathered in one collection.
@@ -360,6 +382,59 @@ impl Probe {
                     self.shim_rest.begin();
                 }
                 answers.note("shim", SourceState::Failed(chain(&error)));
+            }
+        }
+    }
+
+    /// The sandbox's own metrics: what its shim serves where that is safe to ask for, else its agent's part.
+    pub async fn pass_on(&mut self, target: Target<'_>) -> Passed {
+        let Some(directory) = &target.sandbox.kata else {
+            let shim = SourceState::Failed("the sandbox's directory is not to be seen".to_owned());
+            return Passed { shim, ..Passed::default() };
+        };
+        let mut reading = Reading::new(directory.runtime);
+        let shim = match self.permit(target, directory).await {
+            Ok(permit) => {
+                let outcome = monitor(directory).text(shim::DEADLINE, &permit, |piece| reading.feed(piece)).await;
+                match outcome {
+                    Ok(()) => SourceState::Up,
+                    Err(error) => {
+                        if is_timeout(&error) {
+                            self.shim_rest.begin();
+                        }
+                        SourceState::Failed(chain(&error))
+                    }
+                }
+            }
+            Err(state) => state,
+        };
+        if shim != SourceState::Up {
+            // A text that broke off is not believed.
+            reading = Reading::new(directory.runtime);
+            if let Some(text) = self.agent_text(target, directory).await {
+                reading.feed(text.as_bytes());
+            }
+        }
+        let (families, dropped) = reading.finish();
+        Passed { families, dropped, shim }
+    }
+
+    /// The agent's text, if it gives it.
+    async fn agent_text(&mut self, target: Target<'_>, directory: &KataDirectory) -> Option<String> {
+        if self.text_denied || self.agent_rest.is_due() {
+            return None;
+        }
+        self.connect_agent(target, directory).await.ok()?;
+        let outcome = self.agent.as_mut()?.guest_metrics().await;
+        match outcome {
+            Ok(text) => Some(text),
+            Err(TransportError::Denied { .. }) => {
+                self.text_denied = true;
+                None
+            }
+            Err(error) => {
+                self.judge_agent(Some(&error));
+                None
             }
         }
     }

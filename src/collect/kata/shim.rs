@@ -57,20 +57,16 @@ impl Shim {
 
     /// The guest's facts, from the agent's part of the text. They are all absent while the agent is not up:
     /// `agent_scrapes` tells.
-    pub async fn guest(&self, deadline: Duration, _permit: &Permit) -> Result<Parsed, HttpError> {
+    pub async fn guest(&self, deadline: Duration, permit: &Permit) -> Result<Parsed, HttpError> {
         let mut parser = Parser::new();
-        let feed = |piece: &[u8]| parser.feed(piece);
-        unix_http::get(&self.socket, Route::Metrics.path(), Self::text_bounds(deadline), feed).await?;
+        self.text(deadline, permit, |piece| parser.feed(piece)).await?;
         Ok(parser.finish())
     }
 
-    /// The text itself, to be passed on.
-    pub async fn metrics_text(&self, deadline: Duration, _permit: &Permit) -> Result<Vec<u8>, HttpError> {
-        unix_http::get_bytes(&self.socket, Route::Metrics.path(), Self::text_bounds(deadline)).await
-    }
-
-    fn text_bounds(deadline: Duration) -> Bounds {
-        Bounds { deadline: deadline.min(DEADLINE), body_bytes: MAX_TEXT_BYTES }
+    /// The text itself, piece by piece as it arrives. After an error the pieces are not the whole text.
+    pub async fn text(&self, deadline: Duration, _permit: &Permit, take: impl FnMut(&[u8])) -> Result<(), HttpError> {
+        let bounds = Bounds { deadline: deadline.min(DEADLINE), body_bytes: MAX_TEXT_BYTES };
+        unix_http::get(&self.socket, Route::Metrics.path(), bounds, take).await
     }
 }
 
@@ -120,7 +116,8 @@ mod tests {
         let shim = Shim::new(server.socket());
         let guest = shim.guest(DEADLINE, &permit()).await.unwrap().guest;
         assert_eq!(guest.memory.total, Some(Bytes(492_982_272)));
-        let text = shim.metrics_text(DEADLINE, &permit()).await.unwrap();
+        let mut text = Vec::new();
+        shim.text(DEADLINE, &permit(), |piece| text.extend_from_slice(piece)).await.unwrap();
         assert_eq!(text.len(), 18_035, "the content-length it announced");
         assert!(text.starts_with(b"# HELP kata_agent_io_stat"));
 
@@ -158,7 +155,7 @@ mod tests {
                 stream.write_all(line.as_bytes())?;
             }
         });
-        let error = Shim::new(server.socket()).metrics_text(DEADLINE, &permit()).await.unwrap_err();
+        let error = Shim::new(server.socket()).text(DEADLINE, &permit(), |_| ()).await.unwrap_err();
         assert!(matches!(error.fault, Fault::TooLarge(MAX_TEXT_BYTES)), "{error:?}");
     }
 

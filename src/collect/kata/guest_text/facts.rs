@@ -1,10 +1,8 @@
 //! From samples to a [`Guest`]: which family and item is which fact, in which unit.
 
-use super::Report;
-use super::line::{Labels, Malformed, Quoted, Sample};
-use super::number;
 use super::table::{NoRow, Row, Table};
 use crate::collect::cgroup::parse;
+use crate::collect::kata::exposition::{Labels, Malformed, Quoted, Report, Sample, integer, measure};
 use crate::model::guest::{CpuMode, CpuTimes, Guest, GuestFilesystem, GuestMemory, Load};
 use crate::model::units::{Bytes, Seconds};
 use crate::model::usage::{Disk, Interface, Traffic};
@@ -99,7 +97,7 @@ impl Facts {
             let Some(mode) = CpuMode::ALL.into_iter().find(|mode| mode.as_str().as_bytes() == item) else {
                 return Ok(());
             };
-            let millis = number::integer(value);
+            let millis = integer(value);
             self.cpu.set_millis(mode, millis);
             return millis.map(drop).ok_or(Malformed);
         }
@@ -140,7 +138,7 @@ impl Facts {
             b"hugepages_free" => return count(&mut memory.hugepages_free, value),
             _ => return Ok(()),
         };
-        *place = number::integer(value).map(Bytes);
+        *place = integer(value).map(Bytes);
         place.map(drop).ok_or(Malformed)
     }
 
@@ -161,7 +159,7 @@ impl Facts {
             b"load15" => &mut self.load.fifteen,
             _ => return Ok(()),
         };
-        *place = number::measure(value);
+        *place = measure(value);
         place.map(drop).ok_or(Malformed)
     }
 
@@ -268,7 +266,7 @@ fn begins_a_name(line: &[u8]) -> Result<(), Malformed> {
 }
 
 fn count(place: &mut Option<u64>, value: &[u8]) -> Result<(), Malformed> {
-    *place = number::integer(value);
+    *place = integer(value);
     place.map(drop).ok_or(Malformed)
 }
 

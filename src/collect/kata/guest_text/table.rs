@@ -1,7 +1,7 @@
 //! Counters of several devices, collected sample by sample.
 
 use super::MAX_DEVICES;
-use super::line::{Malformed, Quoted};
+use crate::collect::kata::exposition::{Malformed, Quoted};
 
 /// Longest name kept, in bytes. The kernel's interface and disk names are shorter than 32, its file names than 256;
 /// volumes are mounted at paths that are a directory and one such name.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::collect::kata::exposition::MAX_LINE_BYTES;
 use crate::collect::kata::fixtures::{IDLE, WEB, recorded, unpacked};
 use crate::model::guest::{CpuMode, GuestFilesystem, Load};
 use crate::model::units::{Bytes, Seconds};
@@ -340,7 +341,7 @@ fn floods_are_cut_and_counted() {
     let one_line = vec![b'k'; 1 << 20];
     let mut parser = Parser::new();
     one_line.chunks(4096).for_each(|piece| parser.feed(piece));
-    assert!(parser.carry.capacity() <= 2 * MAX_LINE_BYTES);
+    assert!(parser.lines.held_bytes() <= 2 * MAX_LINE_BYTES);
     assert_eq!(parser.finish().report, Report { overlong: 1, ..Report::default() });
 }
 

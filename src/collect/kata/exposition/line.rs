@@ -4,11 +4,11 @@ use super::number;
 
 /// The line is not the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub struct Malformed;
 
 /// Where `byte` first stands in `text`, eight bytes at a step: lines are found several times faster than by looking at
 /// each byte, and there are more bytes in lines nobody wants than in the others.
-pub(super) fn find(byte: u8, text: &[u8]) -> Option<usize> {
+pub fn find(byte: u8, text: &[u8]) -> Option<usize> {
     const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
     let wanted = u64::from_ne_bytes([byte; 8]);
@@ -26,15 +26,15 @@ pub(super) fn find(byte: u8, text: &[u8]) -> Option<usize> {
 
 /// A label's value as it stands between the quotes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Quoted<'a> {
-    pub(super) text: &'a [u8],
+pub struct Quoted<'a> {
+    pub text: &'a [u8],
     /// It has backslashes to be taken out.
-    pub(super) escaped: bool,
+    pub escaped: bool,
 }
 
 impl<'a> Quoted<'a> {
     /// The value, in `scratch` if it has to be rewritten.
-    pub(super) fn value<'b>(self, scratch: &'b mut Vec<u8>) -> Result<&'b [u8], Malformed>
+    pub fn value<'b>(self, scratch: &'b mut Vec<u8>) -> Result<&'b [u8], Malformed>
     where
         'a: 'b,
     {
@@ -58,22 +58,22 @@ impl<'a> Quoted<'a> {
     }
 }
 
-/// The labels any family read here has; others are skipped.
+/// The labels that facts are told apart by; others are skipped.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Labels<'a> {
-    pub(super) item: Option<Quoted<'a>>,
-    pub(super) cpu: Option<Quoted<'a>>,
-    pub(super) interface: Option<Quoted<'a>>,
-    pub(super) disk: Option<Quoted<'a>>,
-    pub(super) mount: Option<Quoted<'a>>,
-    pub(super) device: Option<Quoted<'a>>,
+pub struct Labels<'a> {
+    pub item: Option<Quoted<'a>>,
+    pub cpu: Option<Quoted<'a>>,
+    pub interface: Option<Quoted<'a>>,
+    pub disk: Option<Quoted<'a>>,
+    pub mount: Option<Quoted<'a>>,
+    pub device: Option<Quoted<'a>>,
 }
 
 /// What follows a metric's name.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sample<'a> {
-    pub(super) labels: Labels<'a>,
-    pub(super) value: &'a [u8],
+pub struct Sample<'a> {
+    pub labels: Labels<'a>,
+    pub value: &'a [u8],
 }
 
 /// A cursor over the rest of a line.
@@ -128,12 +128,11 @@ impl<'a> Cursor<'a> {
     }
 
     /// `label="value",…}`; the opening brace has been eaten.
-    fn labels(&mut self) -> Result<Labels<'a>, Malformed> {
-        let mut labels = Labels::default();
+    fn labels(&mut self, mut take: impl FnMut(&'a [u8], Quoted<'a>) -> Result<(), Malformed>) -> Result<(), Malformed> {
         loop {
             self.skip_blanks();
             if self.eat(b'}') {
-                return Ok(labels);
+                return Ok(());
             }
             let name = self.take_while(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
             self.skip_blanks();
@@ -144,7 +143,42 @@ impl<'a> Cursor<'a> {
             if !self.eat(b'"') {
                 return Err(Malformed);
             }
-            let value = self.quoted()?;
+            take(name, self.quoted()?)?;
+            self.skip_blanks();
+            if !self.eat(b',') {
+                return if self.eat(b'}') { Ok(()) } else { Err(Malformed) };
+            }
+        }
+    }
+}
+
+/// Reads what follows the name on a line without leading or trailing blanks: hands each label to `take`, gives the
+/// value's text.
+pub fn each_label<'a>(
+    rest: &'a [u8],
+    take: impl FnMut(&'a [u8], Quoted<'a>) -> Result<(), Malformed>,
+) -> Result<&'a [u8], Malformed> {
+    let mut cursor = Cursor { rest };
+    cursor.skip_blanks();
+    if cursor.eat(b'{') {
+        cursor.labels(take)?;
+    }
+    cursor.skip_blanks();
+    let value = cursor.take_while(|byte| !matches!(byte, b' ' | b'\t'));
+    cursor.skip_blanks();
+    // A timestamp is allowed by the format; no Kata component writes one.
+    let timestamp = cursor.rest.strip_prefix(b"-").unwrap_or(cursor.rest);
+    if value.is_empty() || (!timestamp.is_empty() && number::integer(timestamp).is_none()) {
+        return Err(Malformed);
+    }
+    Ok(value)
+}
+
+impl<'a> Sample<'a> {
+    /// Reads what follows the name on a line without leading or trailing blanks.
+    pub fn parse(rest: &'a [u8]) -> Result<Self, Malformed> {
+        let mut labels = Labels::default();
+        let value = each_label(rest, |name, value| {
             let place = match name {
                 b"item" => &mut labels.item,
                 b"cpu" => &mut labels.cpu,
@@ -154,31 +188,8 @@ impl<'a> Cursor<'a> {
                 b"device" => &mut labels.device,
                 _ => &mut None,
             };
-            if place.replace(value).is_some() {
-                return Err(Malformed);
-            }
-            self.skip_blanks();
-            if !self.eat(b',') {
-                return if self.eat(b'}') { Ok(labels) } else { Err(Malformed) };
-            }
-        }
-    }
-}
-
-impl<'a> Sample<'a> {
-    /// Reads what follows the name on a line without leading or trailing blanks.
-    pub(super) fn parse(rest: &'a [u8]) -> Result<Self, Malformed> {
-        let mut cursor = Cursor { rest };
-        cursor.skip_blanks();
-        let labels = if cursor.eat(b'{') { cursor.labels()? } else { Labels::default() };
-        cursor.skip_blanks();
-        let value = cursor.take_while(|byte| !matches!(byte, b' ' | b'\t'));
-        cursor.skip_blanks();
-        // A timestamp is allowed by the format; no Kata component writes one.
-        let timestamp = cursor.rest.strip_prefix(b"-").unwrap_or(cursor.rest);
-        if value.is_empty() || (!timestamp.is_empty() && number::integer(timestamp).is_none()) {
-            return Err(Malformed);
-        }
+            if place.replace(value).is_some() { Err(Malformed) } else { Ok(()) }
+        })?;
         Ok(Self { labels, value })
     }
 }

@@ -4,7 +4,7 @@ use crate::collect::cgroup::parse;
 
 /// A value that counts something: whole, not negative, not beyond 64 bits. `4.91552768e+08`, `1000.0` and `12` are,
 /// `0.5`, `-1`, `NaN` and `+Inf` are not.
-pub(super) fn integer(text: &[u8]) -> Option<u64> {
+pub fn integer(text: &[u8]) -> Option<u64> {
     parse::number(text).or_else(|| scientific(text))
 }
 
@@ -53,7 +53,7 @@ fn signed(text: &[u8]) -> Option<i64> {
 }
 
 /// A value that measures something: finite and not negative.
-pub(super) fn measure(text: &[u8]) -> Option<f64> {
+pub fn measure(text: &[u8]) -> Option<f64> {
     let number: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
     (number.is_finite() && number >= 0.0).then_some(number)
 }

@@ -1,0 +1,98 @@
+//! `/metrics/kata`: the shims' own metrics under the names and labels that kata-monitor gives them.
+
+use std::sync::Arc;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::web::{self, Data};
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::{Refusal, Routes, deadline, find_sandbox, header_text, parameters};
+use crate::expose::page::compress;
+use crate::expose::text::Text;
+use crate::expose::{negotiate, passthrough};
+use crate::model::inventory::Runtime;
+use crate::model::passthrough::Passthrough;
+use crate::model::snapshot::SourceState;
+
+/// Most prefixes of family names in one request.
+const MAX_PREFIXES: usize = 64;
+
+/// `?sandbox=` asks one shim, `?filter_family=` takes the beginnings of family names, separated by commas.
+pub(super) async fn metrics(request: HttpRequest, routes: Data<Routes>) -> Result<HttpResponse, Refusal> {
+    let sandbox = match parameters(&request, "sandbox")?.as_slice() {
+        [] => None,
+        [asked] => {
+            let inventory = routes.source.inventory().await;
+            let found = find_sandbox(&inventory, asked)?;
+            let is_kata = |sandbox: &Arc<_>| is_kata(sandbox, &found);
+            if !inventory.sandboxes.iter().any(is_kata) {
+                return Err(Refusal::new(StatusCode::NOT_FOUND, "sandbox: not a Kata sandbox"));
+            }
+            Some(found)
+        }
+        _ => return Err(Refusal::bad_request("sandbox: given more than once")),
+    };
+    let prefixes = prefixes(&request)?;
+    let alone = sandbox.is_some();
+    let passed = routes.source.passthrough(sandbox, deadline(&request)).await;
+    let passed = passed.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    count(&routes, &passed, alone);
+    let format = negotiate::format(header_text(&request, &header::ACCEPT));
+    let gzip = negotiate::gzip(header_text(&request, &header::ACCEPT_ENCODING));
+    // kata-monitor speaks of itself only where it serves everything.
+    let own = if alone || !prefixes.is_empty() { Vec::new() } else { routes.telemetry.monitor.gather() };
+    let encoded = web::block(move || {
+        let mut text = Text::new(format, 4 << 10);
+        passthrough::write(&passed, &prefixes, &mut text);
+        text.gathered(&own);
+        let body = text.finish();
+        if gzip { compress(&body) } else { body }
+    });
+    let failed = |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the body could not be encoded");
+    let body = encoded.await.map_err(failed)?;
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CONTENT_TYPE, format.content_type()));
+    response.insert_header((header::VARY, "Accept, Accept-Encoding"));
+    if gzip {
+        response.insert_header((header::CONTENT_ENCODING, "gzip"));
+    }
+    Ok(response.body(body))
+}
+
+fn is_kata(sandbox: &crate::model::inventory::Sandbox, id: &crate::model::identity::SandboxId) -> bool {
+    sandbox.id == *id && sandbox.runtime == Runtime::Kata
+}
+
+fn prefixes(request: &HttpRequest) -> Result<Vec<String>, Refusal> {
+    let given = parameters(request, "filter_family")?;
+    let prefixes: Vec<String> = given
+        .iter()
+        .flat_map(|list| list.split(','))
+        .map(str::trim)
+        .filter(|one| !one.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if prefixes.len() > MAX_PREFIXES {
+        return Err(Refusal::bad_request("filter_family: too many prefixes"));
+    }
+    Ok(prefixes)
+}
+
+/// Counts a round, as kata-monitor does. Unlike there, a sandbox that gave nothing counts as failed.
+fn count(routes: &Routes, passed: &Passthrough, alone: bool) {
+    let dropped = passed.sandboxes.iter().map(|sandbox| sandbox.dropped).sum();
+    routes.telemetry.passthrough_dropped.inc_by(dropped);
+    if alone {
+        return;
+    }
+    let monitor = &routes.telemetry.monitor;
+    monitor.running_shims.set(i64::try_from(passed.sandboxes.len()).unwrap_or(i64::MAX));
+    monitor.scrapes.inc();
+    monitor.durations.observe(passed.took.as_secs_f64() * 1000.0);
+    for sandbox in passed.sandboxes.iter().filter(|sandbox| sandbox.families.is_empty()) {
+        monitor.failed.inc();
+        if let SourceState::Failed(problem) = &sandbox.shim {
+            tracing::debug!(sandbox = %sandbox.sandbox.id, problem, "no metrics of this shim");
+        }
+    }
+}
