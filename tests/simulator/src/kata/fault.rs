@@ -34,6 +34,10 @@ pub enum Fault {
     Fail,
     /// Connections are closed and new ones refused, although the socket is there: its owner has died.
     Refuse,
+    /// The hypervisor answers a handshake, and not with `OK`. Where there is no handshake, nothing is wrong.
+    DenyHandshake,
+    /// The hypervisor's answer to a handshake is a line without an end. Where there is no handshake, nothing is wrong.
+    EndlessHandshake,
 }
 
 /// Faults and cuts, as every connection of a sandbox watches them.

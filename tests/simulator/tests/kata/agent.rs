@@ -281,7 +281,16 @@ fn guests_lie_as_they_are_told() -> anyhow::Result<()> {
     let sandbox = node.sandbox(0);
     let mut rpc = Rpc::to_agent(&sandbox.path(Endpoint::Agent))?;
     let id = sandbox.containers()[0].clone();
-    for lie in [Lie::HostileLabels, Lie::HostileFamilies, Lie::HugeNumbers, Lie::ManySeries(1000)] {
+    let lies = [
+        Lie::HostileLabels,
+        Lie::HostileFamilies,
+        Lie::HugeNumbers,
+        Lie::OddNumbers,
+        Lie::ManySeries(1000),
+        Lie::ManyDevices(500),
+        Lie::LongNames(1 << 20),
+    ];
+    for lie in lies {
         sandbox.lie(Some(lie));
         assert!(rpc.ask::<Text>(METRICS, "")?.text.len() > 19_000, "{lie:?}");
         rpc.ask::<Stats>(STATS, &id)?;

@@ -268,6 +268,24 @@ fn wrong_units_are_other_numbers() -> anyhow::Result<()> {
 }
 
 #[test]
+fn a_handshake_is_denied_or_never_ends() -> anyhow::Result<()> {
+    let (_node, sandbox) = node()?;
+    sandbox.fail(Endpoint::Agent, Fault::DenyHandshake);
+    let mut stream = connect(&sandbox.path(Endpoint::Agent))?;
+    stream.write_all(b"CONNECT 1024\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    assert!(!answer.contains("OK") && answer.ends_with('\n'), "{answer:?}");
+    sandbox.fail(Endpoint::Agent, Fault::EndlessHandshake);
+    let mut stream = connect(&sandbox.path(Endpoint::Agent))?;
+    stream.write_all(b"CONNECT 1024\n")?;
+    let mut answer = vec![0; 1 << 20];
+    stream.read_exact(&mut answer)?;
+    assert!(answer.starts_with(b"OK") && !answer.contains(&b'\n'));
+    Ok(())
+}
+
+#[test]
 fn a_dead_owner_leaves_a_socket_that_refuses() -> anyhow::Result<()> {
     let (_node, sandbox) = node()?;
     for endpoint in [Endpoint::Shim, Endpoint::Agent, Endpoint::Task, Endpoint::Hypervisor] {

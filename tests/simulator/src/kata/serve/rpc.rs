@@ -101,8 +101,17 @@ pub(super) async fn shake_hands(doors: &Doors, stream: &mut UnixStream) -> io::R
         () = doors.wait_while_it_hangs(Endpoint::Agent) => {}
         () = until_left(stream, &mut early) => return Ok(None),
     }
-    if doors.fault(Endpoint::Agent) == Some(Fault::Close) {
-        return Ok(None);
+    match doors.fault(Endpoint::Agent) {
+        Some(Fault::Close) => return Ok(None),
+        Some(Fault::DenyHandshake) => {
+            stream.write_all(b"ERR no listener\n").await?;
+            return Ok(None);
+        }
+        Some(Fault::EndlessHandshake) => {
+            outgoing::flood(stream, b"OK").await?;
+            return Ok(None);
+        }
+        _ => {}
     }
     let port = PORT.fetch_add(1, Ordering::Relaxed);
     stream.write_all(format!("OK {port}\n").as_bytes()).await?;

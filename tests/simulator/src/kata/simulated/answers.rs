@@ -240,9 +240,9 @@ impl Answers for Simulated {
 
     fn hypervisor(&self, request: &HttpRequest) -> HttpReply {
         let call = self.hypervisor_calls.fetch_add(1, Ordering::Relaxed);
-        let (vm, paused_at, events) = {
+        let (vm, paused_at, events, lie) = {
             let state = self.lock();
-            (state.vm, state.paused_at, state.events)
+            (state.vm, state.paused_at, state.events, state.lie)
         };
         let truth = match paused_at {
             Some(tick) => Arc::new(self.facts.truth(tick, events)),
@@ -253,7 +253,11 @@ impl Answers for Simulated {
             "/api/v1/vmm.ping" if cloud_hypervisor => hypervisor_json::ping(self.facts.pids.hypervisor),
             "/api/v1/vm.info" if cloud_hypervisor => hypervisor_json::info(&truth.vmm, vm, self.facts.plan.vcpus),
             "/api/v1/vm.counters" if cloud_hypervisor => {
-                hypervisor_json::counters(&truth.vmm, vm, call, request.wrong_units)
+                let (status, body) = hypervisor_json::counters(&truth.vmm, vm, call, request.wrong_units);
+                match lie {
+                    Some(lie) => (status, lie.counters(&body)),
+                    None => (status, body),
+                }
             }
             _ => (404, String::new()),
         };
