@@ -6,6 +6,7 @@ pub mod command;
 pub mod exposition;
 pub mod gate;
 pub mod host;
+pub mod kata;
 pub mod node;
 pub mod openmetrics;
 pub mod paths;

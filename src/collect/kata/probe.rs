@@ -41,6 +41,8 @@ pub struct Probe {
     address: Option<Address>,
     agent_url: Option<String>,
     url_rest: Rest,
+    /// Asking for the URL is left out in this round. It is wanted for two sources.
+    url_rests: bool,
     hypervisor: Option<Hypervisor>,
     /// The guest's policy forbids its text.
     text_denied: bool,
@@ -128,6 +130,7 @@ impl Probe {
         let mut answers = Answers::default();
         let mut vmm = None;
         self.hypervisor = target.site.hypervisor().or(self.hypervisor);
+        self.url_rests = self.url_rest.is_due();
         if let Some(directory) = &target.sandbox.kata {
             self.ask_agent(target, directory, &mut answers).await;
             if answers.containers.is_empty() {
@@ -254,7 +257,7 @@ impl Probe {
         if let Some(url) = &self.agent_url {
             return Ok(url.clone());
         }
-        if self.url_rest.is_due() {
+        if self.url_rests || self.url_rest.has_begun() {
             return Err(BACKOFF);
         }
         match monitor(directory).agent_url(DEADLINE).await {
@@ -392,6 +395,7 @@ impl Probe {
             let shim = SourceState::Failed("the sandbox's directory is not to be seen".to_owned());
             return Passed { shim, ..Passed::default() };
         };
+        self.url_rests = self.url_rest.is_due();
         let mut reading = Reading::new(directory.runtime);
         let shim = match self.permit(target, directory).await {
             Ok(permit) => {
