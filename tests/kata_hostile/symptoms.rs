@@ -6,6 +6,22 @@ use crate::support::agent::Agent;
 use crate::support::kata::{flags, scrape};
 
 #[test]
+fn a_sandbox_that_is_cut_off_is_not_renamed() {
+    let node = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor).start().expect("a node");
+    let sandbox = node.sandbox(0);
+    let agent = Agent::start(flags(&node));
+    let info = |page: &crate::support::exposition::Page| {
+        let samples = page.matching("kata_pulse_sandbox_info", &[("sandbox_id", sandbox.id())]);
+        samples.iter().map(|sample| sample.labels.clone()).collect::<Vec<_>>()
+    };
+    let before = info(&scrape(&agent));
+    assert_eq!(before[0]["hypervisor"], "clh");
+    // All deadlines together are longer than a collection may take.
+    sandbox.fail_all(&Fault::Hang);
+    assert_eq!(info(&scrape(&agent)), before);
+}
+
+#[test]
 fn an_agent_url_that_does_not_come_is_asked_for_every_other_time() {
     let node = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::Qemu).start().expect("a node");
     let sandbox = node.sandbox(0);
