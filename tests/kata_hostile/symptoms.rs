@@ -1,6 +1,6 @@
 //! What once went wrong, named after how it showed.
 
-use kata_pulse_simulator::kata::{Endpoint, Fault, Hypervisor, KataNode, Runtime};
+use kata_pulse_simulator::kata::{Endpoint, Fault, Hypervisor, KataNode, Lie, Runtime};
 
 use crate::support::agent::Agent;
 use crate::support::kata::{flags, scrape};
@@ -31,4 +31,19 @@ fn an_agent_url_that_does_not_come_is_asked_for_every_other_time() {
         scrape(&agent);
         assert_eq!(sandbox.requests(Endpoint::Shim, "GET /agent-url"), asked);
     }
+}
+
+#[test]
+fn numbers_that_have_no_sum_do_not_cost_the_page() {
+    let node = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor).start().expect("a node");
+    let sandbox = node.sandbox(0);
+    let agent = Agent::start(flags(&node));
+    // Two containers, the pause container among them, each of which claims to use all there can be.
+    sandbox.lie(Some(Lie::HugeNumbers));
+    let page = scrape(&agent);
+    let id = [("sandbox_id", sandbox.id())];
+    assert_eq!(page.lookup("kata_pulse_sandbox_overhead_memory_bytes", &id), None);
+    assert_eq!(page.value("kata_pulse_sandbox_up", &id), 1.0);
+    sandbox.lie(None);
+    assert!(scrape(&agent).lookup("kata_pulse_sandbox_overhead_memory_bytes", &id).is_some());
 }

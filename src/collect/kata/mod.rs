@@ -307,8 +307,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Measured {
     /// Adds what the node pays, and what of it the containers do not use. Both sides must be whole for that.
     fn add_host(&mut self, side: HostSide) {
-        let used = self.containers.values().map(|usage| usage.memory.as_ref()?.usage.map(|bytes| bytes.0));
-        let used: Option<u64> = used.sum();
+        let mut used = self.containers.values().map(|usage| usage.memory.as_ref()?.usage.map(|bytes| bytes.0));
+        // A guest may claim numbers that have no sum.
+        let used = used.try_fold(0u64, |sum, bytes| sum.checked_add(bytes?));
         if let (true, Some(memory), Some(used)) = (self.up, side.memory, used) {
             self.report.overhead_memory = Some(Bytes(memory.0.saturating_sub(used)));
         }

@@ -12,6 +12,9 @@ use crate::kata::wire::agent::{BlkioStatsEntry, HugetlbStats, StatsContainerResp
 /// What a ttrpc response can carry at most, less the room for its envelope.
 pub(crate) const RPC_LIMIT: usize = (4 << 20) - 1024;
 
+/// Where a shim's body ends, which it need not: somewhere beyond what anybody may take.
+pub(crate) const BODY_LIMIT: usize = 12 << 20;
+
 /// The most entries a lie puts into a map of a response.
 const MAP_LIMIT: usize = 60_000;
 
@@ -28,8 +31,8 @@ pub enum Lie {
     /// Families that bear other people's names (`container_…`, `kata_pulse_…`, `up`), illegal ones, types that
     /// change, values that are no numbers, lines that are no lines.
     HostileFamilies,
-    /// This many families of one sample each. A response of the agent ends where it reaches 4 MiB, a shim's body
-    /// does not.
+    /// This many families of one sample each. A response of the agent ends where it reaches 4 MiB, a shim's body at
+    /// 12 MiB.
     ManyFamilies(usize),
     /// This many samples of one family, and as many keys of `StatsContainer`, within the same bounds.
     ManySeries(usize),
@@ -139,7 +142,8 @@ impl Lie {
             Self::HostileLabels => devices.extend(hostile_values().map(|name| (name, counters(&json!(1))))),
             Self::LongNames(bytes) => devices.extend(long_names(bytes).map(|name| (name, counters(&json!(1))))),
             Self::ManyDevices(count) => {
-                devices.extend((0..count).map(|number| (format!("_net{number}x"), counters(&json!(number)))));
+                let names = (0..count.min(MAP_LIMIT / 4)).map(|number| format!("_net{number}x"));
+                devices.extend(names.map(|name| (name, counters(&json!(1)))));
             }
             Self::HugeNumbers => devices.extend([("_net9".to_owned(), counters(&json!(u64::MAX)))]),
             Self::OddNumbers => {

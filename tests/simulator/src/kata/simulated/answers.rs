@@ -12,7 +12,7 @@ use crate::kata::host::{self, run::RUN};
 use crate::kata::kind::{Hypervisor, Runtime};
 use crate::kata::layout::Layout;
 use crate::kata::say::exposition::{self, Dialect, Family};
-use crate::kata::say::lies::RPC_LIMIT;
+use crate::kata::say::lies::{BODY_LIMIT, RPC_LIMIT};
 use crate::kata::say::{agent_stats, agent_text, hypervisor_json, shim_text, task_stats};
 use crate::kata::serve::{Answers, Call, Code, HttpReply, HttpRequest, RpcReply};
 use crate::kata::truth::{ContainerTruth, Truth};
@@ -132,7 +132,7 @@ impl Simulated {
         };
         let mut text = exposition::print(&families, dialect);
         if let Some(lie) = lie.filter(|_| heard) {
-            text.push_str(&lie.text(usize::MAX));
+            text.push_str(&lie.text(BODY_LIMIT));
         }
         HttpReply::Bytes(self.shim_answer(200, &text))
     }
