@@ -43,7 +43,7 @@ use crate::model::host_side::HostSide;
 use crate::model::identity::{ContainerId, SandboxId};
 use crate::model::inventory::{Inventory, Kind, Runtime, Sandbox, SandboxState};
 use crate::model::passthrough::{PassedSandbox, Passthrough};
-use crate::model::snapshot::{CollectorReport, KataReport, Snapshot};
+use crate::model::snapshot::{CollectorReport, KataReport, Snapshot, SourceState};
 use crate::model::units::Bytes;
 use crate::model::usage::{Spec, Usage};
 use gate::ShimScrape;
@@ -206,7 +206,7 @@ impl Katas {
             Ok(Some(sides)) => {
                 for (id, side) in sides {
                     if let Some(measured) = measured.get_mut(&id) {
-                        measured.add_host(side);
+                        measured.add_host(&id, side);
                     }
                 }
                 Ok(())
@@ -305,12 +305,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Measured {
+    /// Every container told what it uses. The pause container counts as well, unless nobody knows of one: what it uses
+    /// would pass for overhead.
+    fn is_whole(&self, sandbox: &SandboxId) -> bool {
+        let answered = |source| self.report.sources.get(source) == Some(&SourceState::Up);
+        self.up && (self.containers.contains_key(sandbox.as_str()) || answered("agent") || answered("task"))
+    }
+
     /// Adds what the node pays, and what of it the containers do not use. Both sides must be whole for that.
-    fn add_host(&mut self, side: HostSide) {
+    fn add_host(&mut self, sandbox: &SandboxId, side: HostSide) {
         let mut used = self.containers.values().map(|usage| usage.memory.as_ref()?.usage.map(|bytes| bytes.0));
         // A guest may claim numbers that have no sum.
         let used = used.try_fold(0u64, |sum, bytes| sum.checked_add(bytes?));
-        if let (true, Some(memory), Some(used)) = (self.up, side.memory, used) {
+        if let (true, Some(memory), Some(used)) = (self.is_whole(sandbox), side.memory, used) {
             self.report.overhead_memory = Some(Bytes(memory.0.saturating_sub(used)));
         }
         self.report.host = Some(side);
@@ -390,5 +397,35 @@ fn combine(asked: Spec, guest: Spec) -> Spec {
         memory_limit: asked.memory_limit.or(guest.memory_limit),
         memory_reservation: asked.memory_reservation.or(guest.memory_reservation),
         memory_swap_limit: asked.memory_swap_limit.or(guest.memory_swap_limit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::usage::Memory;
+
+    fn using(bytes: u64) -> Usage {
+        let memory = Memory { usage: Some(Bytes(bytes)), ..Memory::default() };
+        Usage { memory: Some(memory), ..Usage::default() }
+    }
+
+    fn overhead(containers: &[(&str, u64)], task: SourceState) -> Option<Bytes> {
+        let containers = containers.iter().map(|(id, bytes)| (ContainerId::from(*id), using(*bytes))).collect();
+        let mut measured = Measured { containers, up: true, ..Measured::default() };
+        measured.report.sources.insert("task", task);
+        let side = HostSide { memory: Some(Bytes(1000)), ..HostSide::default() };
+        measured.add_host(&SandboxId::from("pod"), side);
+        measured.report.overhead_memory
+    }
+
+    #[test]
+    fn what_a_pause_container_did_not_tell_is_no_overhead() {
+        let broken = || SourceState::Failed("broken connection".to_owned());
+        assert_eq!(overhead(&[("app", 100), ("pod", 10)], SourceState::Up), Some(Bytes(890)));
+        assert_eq!(overhead(&[("app", 100), ("pod", 10)], broken()), Some(Bytes(890)), "it failed after that");
+        assert_eq!(overhead(&[("app", 100)], broken()), None);
+        assert_eq!(overhead(&[("app", 100)], SourceState::Up), Some(Bytes(900)), "there is no pause container");
+        assert_eq!(overhead(&[("app", u64::MAX), ("pod", 10)], SourceState::Up), None);
     }
 }
