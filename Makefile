@@ -64,7 +64,7 @@ unit: setup
 	$(CARGO) test --workspace --locked
 
 golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
-	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test catalog
+	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
 
 bench: setup-build ## Measure a collection against the floor: the same files read, the same bytes copied
 	$(CARGO) bench --locked --bench collect

@@ -13,6 +13,7 @@ use kata_pulse_simulator::recorded::{Capture, RecordedNode, RecordedPod};
 mod support;
 
 use support::exposition::{Kind, Page};
+use support::golden::{golden, settled};
 
 /// What one capture gives: the body of a collection with every family on.
 fn collect(node: &RecordedNode, capture: Capture) -> String {
@@ -30,40 +31,6 @@ fn collect(node: &RecordedNode, capture: Capture) -> String {
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "collect failed:\n{log}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// The body without what differs from run to run and from machine to machine: the clock, durations, modification
-/// times of unpacked directories, and sizes of whatever filesystem of this machine has the recorded one's number.
-fn settled(body: &str) -> String {
-    let kept = |line: &&str| {
-        let volatile = [
-            "container_last_seen{",
-            "kata_pulse_collector_duration_seconds{",
-            "kata_pulse_sandbox_scrape_duration_seconds{",
-        ];
-        let measured_here = ["container_fs_limit_bytes", "container_fs_inodes_free", "container_fs_inodes_total"];
-        let from_file_time = line.starts_with("container_start_time_seconds{") && line.contains("name=\"\"");
-        let of_root = line.starts_with("container_fs_usage_bytes{") && line.contains("id=\"/\"");
-        !(volatile.iter().any(|name| line.starts_with(name))
-            || measured_here.iter().any(|name| line.contains(name))
-            || (from_file_time && !line.contains("id=\"/\""))
-            || of_root)
-    };
-    body.lines().filter(kept).flat_map(|line| [line, "\n"]).collect()
-}
-
-fn golden(name: &str, body: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, body).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    let mut pairs = body.lines().zip(expected.lines()).enumerate();
-    if let Some((at, (is, should))) = pairs.find(|(_, (is, should))| is != should) {
-        panic!("{name} line {}:\n  is     {is}\n  should {should}\nread the difference, then UPDATE_GOLDEN=1", at + 1);
-    }
-    assert_eq!(body.lines().count(), expected.lines().count(), "{name} has another number of lines");
 }
 
 #[test]

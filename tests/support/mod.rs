@@ -5,6 +5,7 @@ pub mod agent;
 pub mod command;
 pub mod exposition;
 pub mod gate;
+pub mod golden;
 pub mod host;
 pub mod kata;
 pub mod node;
