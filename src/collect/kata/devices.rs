@@ -3,7 +3,7 @@
 //! A guest's cgroups know `254:0`; dashboards look for `/dev/vda`. The guest's own list of disks has names without
 //! numbers, so the kernel's numbering rules join the two where they leave no doubt; elsewhere the number stays.
 
-use crate::model::usage::{DeviceIo, DeviceNumber, Disk};
+use crate::model::usage::{DeviceIo, DeviceNumber};
 
 /// `sd` disks: major 8, 16 minors each.
 const SD_MAJOR: u32 = 8;
@@ -14,8 +14,8 @@ const DYNAMIC_MAJORS: std::ops::RangeInclusive<u32> = 234..=254;
 /// Minors of one disk and its partitions.
 const MINORS: u32 = 16;
 
-/// Names the devices that are among the guest's disks.
-pub fn name(io: &mut [DeviceIo], disks: &[Disk]) {
+/// Names the devices that are among the guest's disks, given as `/dev/vda`.
+pub fn name(io: &mut [DeviceIo], disks: &[String]) {
     for device in io.iter_mut().filter(|device| device.device.is_empty()) {
         if let Some(name) = path(device.number, disks) {
             device.device = name;
@@ -24,11 +24,11 @@ pub fn name(io: &mut [DeviceIo], disks: &[Disk]) {
 }
 
 /// `/dev/vda` for 254:0, if the guest has such a disk.
-fn path(number: DeviceNumber, disks: &[Disk]) -> Option<String> {
+fn path(number: DeviceNumber, disks: &[String]) -> Option<String> {
     let kind = match number.major {
         SD_MAJOR => "sd",
         major if DYNAMIC_MAJORS.contains(&major) => {
-            let any = |prefix: &str| disks.iter().any(|disk| disk.device.starts_with(prefix));
+            let any = |prefix: &str| disks.iter().any(|disk| disk.starts_with(prefix));
             // With both kinds of disk it cannot be told whose number it is.
             match (any("/dev/vd"), any("/dev/dm-")) {
                 (true, false) => "vd",
@@ -43,8 +43,8 @@ fn path(number: DeviceNumber, disks: &[Disk]) -> Option<String> {
     Some(if partition == 0 { disk } else { format!("{disk}{partition}") })
 }
 
-fn listed(path: String, disks: &[Disk]) -> Option<String> {
-    disks.iter().any(|disk| disk.device == path).then_some(path)
+fn listed(path: String, disks: &[String]) -> Option<String> {
+    disks.contains(&path).then_some(path)
 }
 
 /// `a` … `z`, `aa`, `ab` …
@@ -64,29 +64,10 @@ fn letters(mut index: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::units::Seconds;
-
-    fn disks(names: &[&str]) -> Vec<Disk> {
-        let zero = Seconds::from_millis(0);
-        let disk = |name: &&str| Disk {
-            device: format!("/dev/{name}"),
-            reads: 0,
-            reads_merged: 0,
-            sectors_read: 0,
-            read_time: zero,
-            writes: 0,
-            writes_merged: 0,
-            sectors_written: 0,
-            write_time: zero,
-            in_progress: 0,
-            io_time: zero,
-            weighted_io_time: zero,
-        };
-        names.iter().map(disk).collect()
-    }
 
     fn named(major: u32, minor: u32, names: &[&str]) -> Option<String> {
-        path(DeviceNumber { major, minor }, &disks(names))
+        let disks: Vec<String> = names.iter().map(|name| format!("/dev/{name}")).collect();
+        path(DeviceNumber { major, minor }, &disks)
     }
 
     #[test]

@@ -39,6 +39,7 @@ use tokio::time::timeout_at;
 use crate::collect::Roots;
 use crate::collect::held::Budget;
 use crate::cri::Cri;
+use crate::model::guest::Hypervisor;
 use crate::model::host_side::HostSide;
 use crate::model::identity::{ContainerId, SandboxId};
 use crate::model::inventory::{Inventory, Kind, Runtime, Sandbox, SandboxState};
@@ -118,7 +119,16 @@ pub struct Katas {
     sites: Arc<AsyncMutex<Sites>>,
     host: Arc<AsyncMutex<HostPass>>,
     probes: Mutex<HashMap<SandboxId, SharedProbe>>,
-    networks: Mutex<HashMap<SandboxId, NetworkChoice>>,
+    remembered: Mutex<HashMap<SandboxId, Remembered>>,
+}
+
+/// What must not change while a sandbox lives, lest its series do.
+#[derive(Debug, Default)]
+struct Remembered {
+    network: NetworkChoice,
+    hypervisor: Option<Hypervisor>,
+    /// The guest's disks, `/dev/vda`: names for numbers.
+    disks: Vec<String>,
 }
 
 impl Katas {
@@ -131,8 +141,8 @@ impl Katas {
             );
         }
         let host = Arc::new(AsyncMutex::new(HostPass::new(roots, budget)));
-        let (sites, probes, networks) = Default::default();
-        Arc::new(Self { options: Arc::new(options), cri, sites, probes, host, networks })
+        let (sites, probes, remembered) = Default::default();
+        Arc::new(Self { options: Arc::new(options), cri, sites, probes, host, remembered })
     }
 
     /// Asks every ready Kata sandbox, all at the same time.
@@ -191,6 +201,11 @@ impl Katas {
         measured: &mut HashMap<SandboxId, Measured>,
     ) -> Result<(), &'static str> {
         let sites = self.look(sandboxes, deadline).await?;
+        for (sandbox, site) in sandboxes.iter().zip(sites.iter()) {
+            if let Some(late) = measured.get_mut(&sandbox.id) {
+                late.report.hypervisor = site.hypervisor();
+            }
+        }
         let (all, their) = (Arc::clone(sandboxes), Arc::clone(&sites));
         // At the same time, so that both sides are of the same moment.
         let (host, guests) = tokio::join!(
@@ -198,10 +213,6 @@ impl Katas {
             self.ask_each(sandboxes, &sites, deadline, |probe, target| probe.measure(target).boxed()),
         );
         measured.extend(guests);
-        for (id, late) in measured.iter_mut().filter(|(_, measured)| measured.report.sources.is_empty()) {
-            // A label of the sandbox's identity: it does not change because nothing came.
-            late.report.hypervisor = self.probe(id).lock().await.hypervisor();
-        }
         let outcome = match host {
             Ok(Some(sides)) => {
                 for (id, side) in sides {
@@ -257,11 +268,17 @@ impl Katas {
 
     /// What takes both sides of every sandbox.
     fn settle(&self, measured: &mut HashMap<SandboxId, Measured>) {
-        let mut networks = lock(&self.networks);
+        let mut remembered = lock(&self.remembered);
         for (id, measured) in measured {
-            let choice = networks.entry(id.clone()).or_default();
+            let Remembered { network, hypervisor, disks } = remembered.entry(id.clone()).or_default();
+            *hypervisor = measured.report.hypervisor.or(*hypervisor);
+            measured.report.hypervisor = *hypervisor;
+            if let Some(guest) = &measured.report.guest {
+                *disks = guest.disks.iter().map(|disk| disk.device.clone()).collect();
+            }
             let host = measured.report.host.as_ref().is_some_and(|host| !host.network.is_empty());
-            measured.settle(choice.after(measured.heard, host));
+            let side = network.after(measured.heard, host);
+            measured.settle(side, disks);
         }
     }
 
@@ -275,7 +292,7 @@ impl Katas {
     pub fn forget(&self, inventory: &Inventory) {
         let is_gone = |id: &SandboxId| inventory.sandboxes.binary_search_by(|sandbox| sandbox.id.cmp(id)).is_err();
         lock(&self.probes).retain(|id, _| !is_gone(id));
-        lock(&self.networks).retain(|id, _| !is_gone(id));
+        lock(&self.remembered).retain(|id, _| !is_gone(id));
         self.sites.blocking_lock().forget(is_gone);
         self.host.blocking_lock().forget(is_gone);
     }
@@ -324,8 +341,7 @@ impl Measured {
     }
 
     /// Names devices, bounds what the guest named, and puts the pod's network where rows look for it.
-    fn settle(&mut self, network: Option<NetworkSide>) {
-        let disks = self.report.guest.as_ref().map(|guest| guest.disks.as_slice()).unwrap_or_default();
+    fn settle(&mut self, network: Option<NetworkSide>, disks: &[String]) {
         for usage in self.containers.values_mut() {
             devices::name(&mut usage.io, disks);
         }

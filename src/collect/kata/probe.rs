@@ -124,11 +124,6 @@ impl Answers {
 }
 
 impl Probe {
-    /// What runs the guest, as far as anything has told yet.
-    pub fn hypervisor(&self) -> Option<Hypervisor> {
-        self.hypervisor
-    }
-
     /// Asks everything that may be asked of the sandbox.
     pub async fn measure(&mut self, target: Target<'_>) -> Measured {
         let started = Instant::now();
