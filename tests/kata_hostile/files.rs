@@ -6,10 +6,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kata_pulse_simulator::kata::truth::Component;
-use kata_pulse_simulator::kata::{Endpoint, Fault, Hypervisor, KataNode, KataSandbox, Runtime, VmState};
+use kata_pulse_simulator::kata::{Endpoint, Fault, Hypervisor, KataNode, KataSandbox, Runtime, SandboxPlan, VmState};
 
 use crate::support::agent::Agent;
-use crate::support::kata::{Fact, Listing, assert_none, differences, facts, flags, scrape, series_of, up};
+use crate::support::kata::{
+    Fact, Listing, assert_none, differences, facts, facts_listed, flags, scrape, series_of, up,
+};
 use crate::{IN_TIME, PATIENCE};
 
 const KINDS: [(Runtime, Hypervisor); 4] = [
@@ -116,7 +118,8 @@ fn no_state_file_is_needed_or_believed() {
 fn a_directory_that_comes_and_goes_costs_its_own_sandbox() {
     let mut builder = KataNode::builder();
     for (runtime, hypervisor) in KINDS {
-        builder = builder.sandbox(runtime, hypervisor).containers(1).times(2);
+        builder = builder.sandbox(runtime, hypervisor).containers(1);
+        builder = builder.with(SandboxPlan::unmeasured_by_runtime).times(2);
     }
     let node = builder.start().expect("a simulated node");
     let (restless, calm): (Vec<_>, Vec<_>) = node.sandboxes().into_iter().enumerate().partition(|(at, _)| at % 2 == 0);
@@ -134,8 +137,11 @@ fn a_directory_that_comes_and_goes_costs_its_own_sandbox() {
     }
     restless.iter().for_each(KataSandbox::settle);
     // Their directories are seen by a watch, so not by the very next scrape.
-    let all: Vec<Fact> = restless.iter().chain(&calm).flat_map(facts).collect();
-    agent.wait_until("everybody is well", PATIENCE, || differences(&scrape(&agent), &all).is_empty());
+    agent.wait_until("everybody is well", PATIENCE, || {
+        let listing = Listing::of(&agent);
+        let all: Vec<Fact> = restless.iter().chain(&calm).flat_map(|sandbox| facts_listed(sandbox, &listing)).collect();
+        differences(&scrape(&agent), &all).is_empty()
+    });
     let well = scrape(&agent);
     for page in &pages {
         assert_none(&differences(page, &calm.iter().flat_map(facts).collect::<Vec<_>>()), "beside them");
@@ -154,7 +160,8 @@ fn a_directory_that_comes_and_goes_costs_its_own_sandbox() {
 
 #[test]
 fn a_sandbox_whose_directory_is_gone_is_said_to_be_down() {
-    let builder = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor).times(2);
+    let builder = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor);
+    let builder = builder.with(SandboxPlan::unmeasured_by_runtime).times(2);
     let node = builder.start().expect("a simulated node");
     let (gone, other) = (node.sandbox(0), node.sandbox(1));
     let agent = Agent::start(flags(&node));
@@ -175,7 +182,7 @@ fn a_sandbox_whose_directory_is_gone_is_said_to_be_down() {
 fn a_guest_that_boots_pauses_or_loses_its_processes() {
     let mut builder = KataNode::builder();
     for (runtime, hypervisor) in KINDS {
-        builder = builder.sandbox(runtime, hypervisor).containers(1);
+        builder = builder.sandbox(runtime, hypervisor).containers(1).with(SandboxPlan::unmeasured_by_runtime);
     }
     let node = builder.start().expect("a simulated node");
     let sandboxes = node.sandboxes();
@@ -206,8 +213,8 @@ fn a_guest_that_boots_pauses_or_loses_its_processes() {
         sandbox.set_agent_heard(true);
         sandbox.heal_all();
     }
-    scrape(&agent);
-    let all: Vec<Fact> = sandboxes.iter().flat_map(facts).collect();
+    let listing = Listing::of(&agent);
+    let all: Vec<Fact> = sandboxes.iter().flat_map(|sandbox| facts_listed(sandbox, &listing)).collect();
     assert_none(&differences(&scrape(&agent), &all), "two scrapes after the boot");
     for sandbox in &sandboxes {
         for component in [Component::Shim, Component::Hypervisor, Component::Virtiofsd] {

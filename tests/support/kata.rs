@@ -41,11 +41,23 @@ pub struct Fact {
     pub value: f64,
 }
 
-/// Everything a page says of the sandbox that the truth has as well. For guests with cgroup v2 on nodes with cgroup v2.
+/// Everything a page says of the sandbox that the truth has as well. For guests with cgroup v2 on nodes with cgroup v2,
+/// and sandboxes whose network the guest tells.
 pub fn facts(sandbox: &KataSandbox) -> Vec<Fact> {
+    facts_by(sandbox, "guest")
+}
+
+/// The same, with the network of the side that was chosen for the sandbox: one that was ill from the beginning keeps
+/// the node's side when it is well.
+pub fn facts_listed(sandbox: &KataSandbox, listing: &Listing) -> Vec<Fact> {
+    facts_by(sandbox, &listing.network_side(sandbox).unwrap_or_default())
+}
+
+fn facts_by(sandbox: &KataSandbox, network_side: &str) -> Vec<Fact> {
     let mut facts = Facts { sandbox, found: Vec::new() };
     facts.containers();
     facts.guest();
+    facts.network(network_side);
     facts.machine();
     facts.node();
     let mut found = facts.found;
@@ -142,7 +154,15 @@ impl Facts<'_> {
             self.put("kata_pulse_guest_filesystem_size_bytes", &labels, float(filesystem.total_bytes));
             self.put("kata_pulse_guest_filesystem_used_bytes", &labels, float(filesystem.used_bytes));
         }
-        let eth0 = guest.interface("eth0");
+    }
+
+    fn network(&mut self, side: &str) {
+        let (truth, id) = (self.sandbox.truth(), self.sandbox.id());
+        let eth0 = match side {
+            "host" => truth.host.network.iter().find(|interface| interface.name == "eth0"),
+            _ => Some(truth.guest.interface("eth0")),
+        };
+        let eth0 = eth0.expect("every sandbox has a network");
         for (family, value) in [
             ("container_network_receive_bytes_total", eth0.received.bytes),
             ("container_network_receive_packets_total", eth0.received.packets),
@@ -326,6 +346,11 @@ impl Listing {
         let sources = self.entries.get(sandbox.id()).and_then(|entry| entry["sources"].as_object());
         let text = |(name, state): (&String, &serde_json::Value)| Some((name.clone(), state.as_str()?.to_owned()));
         sources.into_iter().flatten().filter_map(text).collect()
+    }
+
+    /// Which side tells the sandbox's network.
+    pub fn network_side(&self, sandbox: &KataSandbox) -> Option<String> {
+        self.entries.get(sandbox.id())?["values_from"]["network"].as_str().map(str::to_owned)
     }
 
     /// Why the sandbox is not up.

@@ -89,6 +89,7 @@ pub struct SandboxPlan {
     pub(super) cgroup_root: String,
     pub(super) jailed: bool,
     pub(super) denies_metrics: bool,
+    pub(super) runtime_measures: bool,
     pub(super) reports_throttled_time: bool,
     pub(super) agent_version: String,
     pub(super) seed: u64,
@@ -122,6 +123,7 @@ impl SandboxPlan {
             cgroup_root: String::new(),
             jailed: false,
             denies_metrics: false,
+            runtime_measures: true,
             reports_throttled_time: false,
             agent_version: "4.1.0".to_owned(),
             seed: 0,
@@ -259,6 +261,14 @@ impl SandboxPlan {
     #[must_use]
     pub fn policy_denies_metrics(mut self) -> Self {
         self.denies_metrics = true;
+        self
+    }
+
+    /// The runtime has no stats of its containers: to get them it asks the same shim, and a runtime whose stats stay
+    /// well while the shim is ill would hide the illness.
+    #[must_use]
+    pub fn unmeasured_by_runtime(mut self) -> Self {
+        self.runtime_measures = false;
         self
     }
 

@@ -149,6 +149,9 @@ impl Simulated {
 
     /// What containerd learns from the shim's Task service.
     fn tell_runtime(&self, truth: &Truth) {
+        if !self.facts.plan.runtime_measures {
+            return;
+        }
         for container in truth.containers.iter().skip(1) {
             let running = self.node.container(&container.id).is_some_and(|entry| entry.is_running());
             if running {
