@@ -19,7 +19,8 @@ use crate::collect::oom::Ledger;
 use crate::collect::writable_layer::WritableLayers;
 use crate::collect::{self, COLLECTORS, Collected, Collection, Roots};
 use crate::config::Config;
-use crate::cri::Cri;
+use crate::containerd;
+use crate::cri::{Cri, CriError};
 use crate::discover::{self, Discovery};
 use crate::expose::catalog;
 use crate::flight::Flight;
@@ -41,6 +42,15 @@ const FIRST_LAYERS_DEADLINE: Duration = Duration::from_millis(500);
 /// A collection that runs longer than this is stuck for good: liveness fails.
 const STUCK: Duration = Duration::from_secs(120);
 
+/// How soon a runtime without an event service says so.
+const OOM_EVENTS_REFUSAL: Duration = Duration::from_secs(1);
+
+/// Pause before a stream of out-of-memory kills that ended is opened again.
+const OOM_EVENTS_PAUSE: Duration = Duration::from_secs(2);
+
+/// The same when the runtime does not have one.
+const NO_OOM_EVENTS_PAUSE: Duration = Duration::from_secs(600);
+
 /// How long a reload waits for the new configuration's first discovery.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -50,6 +60,7 @@ struct Agent {
     discovery: Discovery,
     cri: Arc<Cri>,
     layers: Arc<WritableLayers>,
+    oom: Arc<Ledger>,
     /// `None` when the collector is off.
     katas: Option<Arc<Katas>>,
     collection: Arc<Mutex<Collection>>,
@@ -159,6 +170,9 @@ impl Running {
     fn start(config: &Config, telemetry: &Arc<Telemetry>, oom: &Arc<Ledger>) -> Self {
         let agent = Arc::new(Agent::new(config, Arc::clone(telemetry), Arc::clone(oom)));
         let mut tasks = vec![tokio::spawn(follow_inventory(Arc::clone(&agent), Arc::clone(oom)))];
+        if agent.katas.is_some() && agent.cri.is_configured() {
+            tasks.push(tokio::spawn(follow_oom_kills(Arc::clone(&agent.cri), Arc::clone(oom))));
+        }
         if let Some(interval) = config.metrics_interval() {
             tasks.push(tokio::spawn(collect_in_background(Arc::clone(&agent), interval)));
         }
@@ -184,6 +198,36 @@ async fn follow_inventory(agent: Arc<Agent>, oom: Arc<Ledger>) {
             tracing::error!(%error, "dropping what was held for gone pods failed");
         }
     }
+}
+
+/// Follows the out-of-memory kills that the runtime tells of, where it does.
+async fn follow_oom_kills(cri: Arc<Cri>, oom: Arc<Ledger>) {
+    loop {
+        let pause = match follow_oom_stream(&cri, &oom).await {
+            Err(error) if error.is_unimplemented() => NO_OOM_EVENTS_PAUSE,
+            _ => OOM_EVENTS_PAUSE,
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn follow_oom_stream(cri: &Cri, oom: &Ledger) -> Result<(), CriError> {
+    let opening = containerd::oom_kills(cri);
+    tokio::pin!(opening);
+    let mut kills = match tokio::time::timeout(OOM_EVENTS_REFUSAL, &mut opening).await {
+        Ok(opened) => opened?,
+        Err(_) => {
+            // A refusal comes at once; silence is a stream that waits for its first event.
+            oom.expect_events();
+            opening.await?
+        }
+    };
+    oom.expect_events();
+    while let Some(kill) = kills.next().await {
+        tracing::debug!(container = kill.container, "out-of-memory kill");
+        oom.observe_event(&kill.container, kill.at);
+    }
+    Ok(())
 }
 
 async fn collect_in_background(agent: Arc<Agent>, interval: Duration) {
@@ -230,7 +274,7 @@ impl Agent {
             enabled: config.enabled_collectors(),
             wanted: wanted(config),
             layers: Arc::clone(&layers),
-            oom,
+            oom: Arc::clone(&oom),
         });
         log_collectors(&config.enabled_collectors());
         let katas = config.enabled_collectors().contains(&kata::NAME).then(|| {
@@ -245,6 +289,7 @@ impl Agent {
             discovery,
             cri,
             layers,
+            oom,
             katas,
             collection: Arc::new(Mutex::new(collection)),
             flight: Arc::default(),
@@ -266,7 +311,7 @@ impl Agent {
         let mut snapshot = self.collect_host().await?;
         if let Some(katas) = &self.katas {
             let round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory)).await;
-            round.merge_into(&mut snapshot);
+            round.merge_into(&mut snapshot, &self.oom);
         }
         Some(snapshot)
     }

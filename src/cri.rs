@@ -153,7 +153,8 @@ pub struct Cri {
 
 #[derive(Debug, Default)]
 struct Connection {
-    client: Option<RuntimeServiceClient<Channel>>,
+    /// The channel, and the CRI client on it.
+    client: Option<(Channel, RuntimeServiceClient<Channel>)>,
     retry: Option<Retry>,
 }
 
@@ -204,7 +205,7 @@ impl Cri {
     /// The connected client, or why there is none.
     async fn client(&self) -> Result<RuntimeServiceClient<Channel>, CriError> {
         let mut connection = self.connection.lock().await;
-        if let Some(client) = &connection.client {
+        if let Some((_, client)) = &connection.client {
             return Ok(client.clone());
         }
         if let Some(retry) = &connection.retry
@@ -217,8 +218,8 @@ impl Cri {
             Err(error) => Err(error),
         };
         match connected {
-            Ok(client) => {
-                connection.client = Some(client.clone());
+            Ok((channel, client)) => {
+                connection.client = Some((channel, client.clone()));
                 Ok(client)
             }
             Err(error) => {
@@ -335,12 +336,20 @@ impl Cri {
         Ok(result?.stats)
     }
 
+    /// The channel itself, for what a runtime speaks beside CRI.
+    pub async fn channel(&self) -> Result<Channel, CriError> {
+        Ok(self.connected().await?.0)
+    }
+
+    /// The connection there is. Making one is left to the calls that are timed and counted.
+    async fn connected(&self) -> Result<(Channel, RuntimeServiceClient<Channel>), CriError> {
+        let connection = self.connection.lock().await;
+        connection.client.clone().ok_or_else(|| CriError::BackingOff("not connected".to_owned()))
+    }
+
     /// The stream of container events, where the runtime has one (containerd 1.7, CRI-O 1.27).
     pub async fn events(&self) -> Result<Streaming<ContainerEventResponse>, CriError> {
-        // Connecting is left to the calls that are timed and counted.
-        let Some(mut client) = self.connection.lock().await.client.clone() else {
-            return Err(CriError::BackingOff("not connected".to_owned()));
-        };
+        let (_, mut client) = self.connected().await?;
         // No deadline here: containerd sends the head of its answer only with the first event, so opening the stream
         // takes as long as the node stays quiet. Whoever waits for it waits for nothing else.
         match client.get_container_events(GetEventsRequest {}).await {
@@ -350,7 +359,7 @@ impl Cri {
     }
 }
 
-async fn connect(path: &Path) -> Result<RuntimeServiceClient<Channel>, CriError> {
+async fn connect(path: &Path) -> Result<(Channel, RuntimeServiceClient<Channel>), CriError> {
     let failed = |source| CriError::Connect { path: path.to_owned(), source };
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.file_type().is_socket()) {
         return Err(CriError::NotASocket { path: path.to_owned() });
@@ -367,5 +376,6 @@ async fn connect(path: &Path) -> Result<RuntimeServiceClient<Channel>, CriError>
         .connect_with_connector(connector)
         .await
         .map_err(|error| failed(std::io::Error::other(error)))?;
-    Ok(RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_REPLY_BYTES))
+    let client = RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_REPLY_BYTES);
+    Ok((channel, client))
 }

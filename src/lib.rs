@@ -12,6 +12,7 @@
 pub mod agent;
 pub mod collect;
 pub mod config;
+pub mod containerd;
 pub mod cri;
 pub mod discover;
 pub mod expose;

@@ -225,6 +225,49 @@ fn a_writable_layer_is_told_for_a_container_in_a_guest_too() {
 }
 
 #[test]
+fn kills_inside_a_guest_are_counted_by_container() {
+    let (node, agent) = start(one(Runtime::Rust, Hypervisor::CloudHypervisor));
+    let sandbox = node.sandbox(0);
+    let app = app(&sandbox);
+    let name = node.registry().container(&app).and_then(|entry| entry.listed.metadata).expect("metadata").name;
+    let counts = || {
+        let page = agent.page("/metrics");
+        let row = page.lookup("container_oom_events_total", &[("name", &app)]);
+        let (namespace, pod) = sandbox.pod();
+        let labels = [("container", name.as_str()), ("namespace", namespace), ("pod", pod)];
+        (row, page.lookup("kata_pulse_container_oom_kills_total", &labels))
+    };
+    agent.wait_until("nothing has been killed so far", PATIENCE, || counts() == (Some(0.0), Some(0.0)));
+    assert_eq!(sandbox.add_oom_kill_in(&app), 1, "one follows");
+    agent.wait_until("the kill is counted", PATIENCE, || counts() == (Some(1.0), Some(1.0)));
+    assert_eq!(sandbox.add_oom_kill_in(&app), 1);
+    agent.wait_until("so is the next", PATIENCE, || counts() == (Some(2.0), Some(2.0)));
+    // The runtime is restarted: what it tells then counts as well.
+    node.runtime().cut_connections();
+    agent.wait_until("it is followed again", PATIENCE, || {
+        // A poll of the node: a kill that nobody hears is none.
+        node.registry().tell_oom("somebody else") == 1
+    });
+    assert_eq!(sandbox.add_oom_kill_in(&app), 1);
+    agent.wait_until("nothing is lost or counted twice", PATIENCE, || counts() == (Some(3.0), Some(3.0)));
+}
+
+#[test]
+fn a_runtime_without_events_gives_no_count_of_kills() {
+    let node = one(Runtime::Rust, Hypervisor::CloudHypervisor).start().expect("a simulated node");
+    node.registry().set_runtime("cri-o", "1.34.0");
+    let agent = Agent::start(node.flags());
+    let sandbox = node.sandbox(0);
+    let (_, pod) = sandbox.pod();
+    let row = [("container", "app-0"), ("pod", pod)];
+    // CRI-O gives rows other names than containerd.
+    agent.wait_until("the container is served", PATIENCE, || {
+        agent.page("/metrics").lookup("container_memory_usage_bytes", &row).is_some()
+    });
+    assert_eq!(agent.page("/metrics").lookup("container_oom_events_total", &row), None);
+}
+
+#[test]
 fn what_a_guest_says_too_much_is_counted() {
     let (node, agent) = start(one(Runtime::Rust, Hypervisor::CloudHypervisor).times(2));
     let (liar, honest) = (node.sandbox(0), node.sandbox(1));

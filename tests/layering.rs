@@ -15,6 +15,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("log", &[]),
     ("cri", &["telemetry"]),
+    ("containerd", &["cri"]),
     ("discover", &["cri", "model", "telemetry"]),
     ("protos", &[]),
     ("flight", &["model"]),
@@ -25,7 +26,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("expose", &["cri", "model", "telemetry"]),
     // Names what the others take as options, but none that is above it.
     ("config", &["collect", "cri", "discover", "expose", "log", "model"]),
-    ("agent", &["collect", "config", "cri", "discover", "expose", "flight", "model", "telemetry"]),
+    ("agent", &["collect", "config", "containerd", "cri", "discover", "expose", "flight", "model", "telemetry"]),
     ("main", &["agent", "collect", "config", "cri", "discover", "expose", "log", "model", "telemetry"]),
     ("lib", &[]),
 ];

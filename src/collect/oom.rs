@@ -2,13 +2,14 @@
 //!
 //! A container's cgroup usually dies with the victim, and its counter with it, before anyone has scraped it. The ledger
 //! therefore takes two witnesses, the cgroup's counter while it lives and the runtime's exit reason afterwards, and
-//! adds to a total under the name that survives the restart: namespace, pod, container.
+//! adds to a total under the name that survives the restart: namespace, pod, container. A container in a guest has no
+//! cgroup here; the runtime's events stand in for it, where the runtime has them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::model::identity::ContainerId;
-use crate::model::inventory::{ContainerState, Inventory, Kind};
+use crate::model::inventory::{ContainerState, Inventory, Kind, Runtime};
 use crate::model::snapshot::{OomKills, Row};
 
 /// The exit reason that containerd, CRI-O and cri-dockerd give.
@@ -27,7 +28,20 @@ struct Inner {
     totals: BTreeMap<Name, u64>,
     /// Kills already added to the totals, per container id.
     counted: HashMap<ContainerId, u64>,
+    /// Kills that the runtime's events told of, per container id; `None` while there are no events.
+    told: Option<HashMap<ContainerId, Told>>,
 }
+
+/// Kills of one container by events.
+#[derive(Debug, Default)]
+struct Told {
+    kills: u64,
+    /// When the last one was: an event that came by two streams is one kill.
+    last: (i64, i32),
+}
+
+/// Containers that events may speak of before the runtime lists them.
+const MAX_UNLISTED: usize = 1024;
 
 impl Ledger {
     /// Takes the counters of living cgroups.
@@ -43,6 +57,32 @@ impl Ledger {
         }
     }
 
+    /// The runtime has events: a container of which none has come was not hit.
+    pub fn expect_events(&self) {
+        self.lock().told.get_or_insert_default();
+    }
+
+    /// Takes an event: a process of the container was killed at this time.
+    pub fn observe_event(&self, container: &str, at: (i64, i32)) {
+        let mut inner = self.lock();
+        let told = inner.told.get_or_insert_default();
+        if told.len() >= MAX_UNLISTED && !told.contains_key(container) {
+            return;
+        }
+        let told = told.entry(ContainerId::from(container)).or_default();
+        if at > told.last {
+            told.kills += 1;
+            told.last = at;
+        }
+    }
+
+    /// Kills of a container in a guest since the agent started; `None` when nobody would tell.
+    pub fn in_guest(&self, container: &ContainerId) -> Option<u64> {
+        let inner = self.lock();
+        let told = inner.told.as_ref()?;
+        Some(told.get(container).map_or(0, |told| told.kills))
+    }
+
     /// Takes the runtime's word on containers that have ended, and drops names whose pod is gone.
     ///
     /// A container that ended by a kill had at least one, whatever its cgroup was last seen to say; it may be the one
@@ -55,13 +95,21 @@ impl Ledger {
             pods.insert((sandbox.namespace.as_str(), sandbox.pod_name.as_str()));
             for container in &sandbox.containers {
                 ids.insert(&container.id);
-                if container.state == ContainerState::Exited && container.reason == OOM_REASON {
-                    inner.count(&container.id, &sandbox.namespace, &sandbox.pod_name, &container.name, 1);
+                let ended = container.state == ContainerState::Exited && container.reason == OOM_REASON;
+                let told = inner.told.as_ref().filter(|_| sandbox.runtime == Runtime::Kata);
+                let told = told.map(|told| told.get(&container.id).map_or(0, |told| told.kills));
+                if ended || told.is_some() {
+                    let kills = told.unwrap_or(0).max(u64::from(ended));
+                    inner.count(&container.id, &sandbox.namespace, &sandbox.pod_name, &container.name, kills);
                 }
             }
         }
         inner.totals.retain(|(namespace, pod, _), _| pods.contains(&(namespace.as_str(), pod.as_str())));
         inner.counted.retain(|id, _| ids.contains(id));
+        if let Some(told) = &mut inner.told {
+            let crowded = told.len() > MAX_UNLISTED / 2;
+            told.retain(|id, _| ids.contains(id) || !crowded);
+        }
     }
 
     /// The totals, sorted by name.
@@ -101,7 +149,7 @@ mod tests {
     use super::*;
     use crate::model::identity::{LabelBlock, Labels};
     use crate::model::inventory::Network;
-    use crate::model::inventory::{Container, Runtime, Sandbox, SandboxState, Subject};
+    use crate::model::inventory::{Container, Sandbox, SandboxState, Subject};
     use crate::model::usage::Usage;
 
     fn living(id: &str, kills: u64) -> Row {
@@ -150,6 +198,52 @@ mod tests {
             containers,
         };
         Inventory { sandboxes: vec![Arc::new(sandbox)], ..Inventory::default() }
+    }
+
+    fn kata(containers: &[(&str, &str)]) -> Inventory {
+        let mut node = node(containers);
+        node.sandboxes = node
+            .sandboxes
+            .iter()
+            .map(|sandbox| Arc::new(Sandbox { runtime: Runtime::Kata, ..(**sandbox).clone() }))
+            .collect();
+        node
+    }
+
+    #[test]
+    fn events_count_for_containers_in_guests_alone() {
+        let ledger = Ledger::default();
+        ledger.observe_exits(&kata(&[("a", "")]));
+        assert_eq!(ledger.totals(), [], "nobody would tell");
+        assert_eq!(ledger.in_guest(&"a".into()), None);
+        ledger.expect_events();
+        ledger.observe_exits(&kata(&[("a", "")]));
+        assert_eq!((ledger.totals().len(), total(&ledger)), (1, 0), "a true zero is a sample");
+        ledger.observe_event("a", (5, 0));
+        ledger.observe_event("a", (5, 0));
+        ledger.observe_event("a", (5, 1));
+        assert_eq!(ledger.in_guest(&"a".into()), Some(2), "one of them came twice");
+        // The second one ended it.
+        ledger.observe_exits(&kata(&[("a", "OOMKilled"), ("b", "")]));
+        assert_eq!(total(&ledger), 2);
+        ledger.observe_event("b", (9, 0));
+        ledger.observe_exits(&kata(&[("b", "")]));
+        assert_eq!(total(&ledger), 3);
+        let runc = Ledger::default();
+        runc.observe_event("a", (5, 0));
+        runc.observe_exits(&node(&[("a", "")]));
+        assert_eq!(total(&runc), 0, "its cgroup tells");
+    }
+
+    #[test]
+    fn events_of_strangers_are_bounded() {
+        let ledger = Ledger::default();
+        for stranger in 0..10_000 {
+            ledger.observe_event(&stranger.to_string(), (1, 0));
+        }
+        assert_eq!(ledger.lock().told.as_ref().map(HashMap::len), Some(MAX_UNLISTED));
+        ledger.observe_exits(&kata(&[("a", "")]));
+        assert_eq!(ledger.lock().told.as_ref().map(HashMap::len), Some(0));
     }
 
     fn total(ledger: &Ledger) -> u64 {

@@ -97,6 +97,10 @@ fn of_container(
         }
     }
     book.put("container_threads", &id, *pids as f64);
+    if !name.is_empty() {
+        // Nobody has been killed.
+        book.put("container_oom_events_total", &id, 0.0);
+    }
     for size in ["1GB", "2MB"] {
         book.put("container_hugetlb_usage_bytes", &with(&[("pagesize", size)]), 0.0);
         book.put("container_hugetlb_failcnt", &with(&[("pagesize", size)]), 0.0);

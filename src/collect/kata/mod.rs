@@ -38,6 +38,7 @@ use tokio::time::timeout_at;
 
 use crate::collect::Roots;
 use crate::collect::held::Budget;
+use crate::collect::oom::Ledger;
 use crate::cri::Cri;
 use crate::model::guest::Hypervisor;
 use crate::model::host_side::HostSide;
@@ -363,7 +364,8 @@ impl Measured {
 
 impl Round {
     /// Puts what was learnt into the snapshot: rows in guests get their usage or go, sandboxes their report.
-    pub fn merge_into(mut self, snapshot: &mut Snapshot) {
+    /// Out-of-memory kills inside guests come from the ledger.
+    pub fn merge_into(mut self, snapshot: &mut Snapshot, oom: &Ledger) {
         snapshot.rows.retain_mut(|row| {
             if !row.subject.in_guest {
                 return true;
@@ -381,6 +383,7 @@ impl Round {
                 Some(Usage { network, ..usage })
             });
             let Some(usage) = usage else { return false };
+            let is_app = |_: &&ContainerId| row.subject.kind == Kind::Container;
             let Usage { measured_at, filesystems, .. } = std::mem::take(&mut row.usage);
             let asked = row.subject.spec.clone().unwrap_or_default();
             row.usage = Usage {
@@ -390,6 +393,7 @@ impl Round {
                 spec: Some(combine(asked, usage.spec.clone().unwrap_or_default())),
                 // The writable layer, which is the node's to tell.
                 filesystems,
+                oom_kills: row.subject.container.as_ref().filter(is_app).and_then(|id| oom.in_guest(id)),
                 ..usage
             };
             true

@@ -35,6 +35,7 @@ mod node;
 mod pod;
 mod rpc;
 mod server;
+mod task_events;
 
 use std::path::{Path, PathBuf};
 

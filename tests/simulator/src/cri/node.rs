@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use super::containerd;
 use super::pod::{Container, Exit, Pod, nanos_now};
+use super::task_events::Envelope;
 
 /// Events a slow reader may fall behind before its stream is ended.
 const EVENT_BACKLOG: usize = 1024;
@@ -87,6 +88,7 @@ pub(super) struct State {
 pub struct Node {
     state: Arc<Mutex<State>>,
     events: broadcast::Sender<v1::ContainerEventResponse>,
+    task_events: broadcast::Sender<Envelope>,
 }
 
 impl Default for Node {
@@ -115,7 +117,11 @@ impl Node {
             containers: Vec::new(),
             event_stream: true,
         };
-        Self { state: Arc::new(Mutex::new(state)), events: broadcast::channel(EVENT_BACKLOG).0 }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            events: broadcast::channel(EVENT_BACKLOG).0,
+            task_events: broadcast::channel(EVENT_BACKLOG).0,
+        }
     }
 
     /// Calls itself another runtime: `set_runtime("cri-o", "1.34.0")`.
@@ -358,6 +364,21 @@ impl Node {
 
     pub(super) fn subscribe(&self) -> broadcast::Receiver<v1::ContainerEventResponse> {
         self.events.subscribe()
+    }
+
+    /// containerd has an event service of its own beside CRI; others do not.
+    pub(super) fn has_task_events(&self) -> bool {
+        self.lock().version.runtime_name == "containerd"
+    }
+
+    pub(super) fn subscribe_to_tasks(&self) -> broadcast::Receiver<Envelope> {
+        self.task_events.subscribe()
+    }
+
+    /// Sends word of an out-of-memory kill in a container to every subscriber of containerd's events. Gives how many
+    /// there are.
+    pub fn tell_oom(&self, container: &str) -> usize {
+        self.task_events.send(Envelope::oom(container)).unwrap_or(0)
     }
 
     fn tell_container(&self, kind: v1::ContainerEventType, id: &str) {

@@ -16,13 +16,13 @@ use anyhow::{Context, bail};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use k8s_cri::v1::runtime_service_server::RuntimeServiceServer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
 
 use super::fault::{Desk, Fault};
 use super::node::Node;
 use super::rpc::{Method, Runtime};
+use super::task_events::Services;
 
 /// A CRI server on a Unix socket. Dropping it stops it.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ async fn accept(listener: StdListener, node: Node, desk: Arc<Desk>, mut cuts: wa
 /// Serves one connection until the client leaves or it is cut.
 async fn serve(stream: UnixStream, runtime: Runtime, mut cuts: watch::Receiver<u64>) {
     let hang_up: Arc<Notify> = Arc::clone(&runtime.hang_up);
-    let service = TowerToHyperService::new(RuntimeServiceServer::new(runtime));
+    let service = TowerToHyperService::new(Services::new(runtime));
     let builder = auto::Builder::new(TokioExecutor::new()).http2_only();
     tokio::select! {
         // An error is the client's way of leaving.

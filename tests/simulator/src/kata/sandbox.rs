@@ -101,6 +101,13 @@ impl KataSandbox {
         self.simulated.add_oom_kill();
     }
 
+    /// The same, of a process of this container: the shim hears of it and tells the runtime. Gives how many follow the
+    /// runtime's events.
+    pub fn add_oom_kill_in(&self, container: &str) -> usize {
+        self.simulated.add_oom_kill();
+        self.simulated.tell_oom(container)
+    }
+
     /// Lets the guest lie, or no longer.
     pub fn lie(&self, lie: Option<Lie>) {
         self.simulated.set_lie(lie);

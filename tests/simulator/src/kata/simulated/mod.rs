@@ -147,6 +147,10 @@ impl Simulated {
         state.cached = None;
     }
 
+    pub(super) fn tell_oom(&self, container: &str) -> usize {
+        self.node.tell_oom(container)
+    }
+
     /// What containerd learns from the shim's Task service.
     fn tell_runtime(&self, truth: &Truth) {
         if !self.facts.plan.runtime_measures {
