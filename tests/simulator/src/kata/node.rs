@@ -174,11 +174,17 @@ impl KataNode {
         let (facts, pod) = self.facts(plan, index);
         let id = facts.id().to_owned();
         let root = self.root.clone().filter(|_| self.host_files);
-        let listed = facts.plan.listed;
-        if listed {
-            self.list(&facts, &pod);
+        let mut containers = vec![(id.clone(), ContainerPlan::new("POD"))];
+        containers.extend(facts.plan.containers.iter().map(|container| (container.id_in(&pod), container.clone())));
+        if facts.plan.listed {
+            self.registry.add_pod(&pod);
+            for (id, plan) in containers.iter().skip(1) {
+                self.registry.add_container(&plan.listed(&pod, id, facts.pids.hypervisor));
+            }
         }
-        let simulated = Arc::new(Simulated::new(facts, pod, self.registry.clone(), self.run.clone(), root));
+        let life = facts.begin(containers);
+        let trees = (self.run.clone(), root);
+        let simulated = Arc::new(Simulated::new(facts, life, pod, self.registry.clone(), trees));
         simulated.make_files().with_context(|| format!("files of sandbox {id}"))?;
         let layout = &simulated.facts.layout;
         let socket = |endpoint| layout.socket(endpoint).map(|path| (endpoint, self.run.path(&path)));
@@ -214,33 +220,11 @@ impl KataNode {
             jailed: plan.jailed,
             hash: if plan.runtime == Runtime::Rust { hash.to_uppercase() } else { hash },
             cid: u32::try_from(3 + dice.roll("cid", 1 << 31)).unwrap_or(3),
-            id: id.clone(),
+            id,
         };
         let placement = plan.placement(self.host, &pod);
-        let mut containers = vec![(id, ContainerPlan::new("POD"))];
-        for container in &plan.containers {
-            let id = container.id.clone().unwrap_or_else(|| pod.container(&container.name).id().to_owned());
-            containers.push((id, container.clone()));
-        }
-        (Facts { plan, layout, placement, host: self.host, containers, pids, dice }, pod)
-    }
-
-    /// Tells the runtime of the pod and its containers.
-    fn list(&self, facts: &Facts, pod: &Pod) {
-        self.registry.add_pod(pod);
-        for (id, plan) in facts.containers.iter().skip(1) {
-            let signed = |value: Option<u64>| i64::try_from(value.unwrap_or_default()).unwrap_or(i64::MAX);
-            let container = pod
-                .container(&plan.name)
-                .with_id(id)
-                .image(&plan.image)
-                // Of every container of a Kata pod, the pid is the hypervisor's.
-                .pid(facts.pids.hypervisor)
-                .cpu_shares(512)
-                .cpu_quota(signed(plan.cpu_quota))
-                .memory_limit(signed(plan.memory_limit));
-            self.registry.add_container(&container);
-        }
+        let heads = plan.heads();
+        (Facts { plan, layout, placement, host: self.host, heads, pids, dice }, pod)
     }
 
     pub(super) fn write_classes(&self) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! The words in which a test describes a sandbox.
 
-use crate::cri::{Pod, Qos};
+use crate::cri::{Container, Pod, Qos};
 
 use super::kind::{GuestCgroup, HostCgroup, Hypervisor, Runtime};
 use super::layout::Placement;
@@ -57,6 +57,20 @@ impl ContainerPlan {
     }
 }
 
+impl ContainerPlan {
+    /// Its id in this pod.
+    pub(super) fn id_in(&self, pod: &Pod) -> String {
+        self.id.clone().unwrap_or_else(|| pod.container(&self.name).id().to_owned())
+    }
+
+    /// As the runtime lists it. Of every container of a Kata pod, the pid is the hypervisor's.
+    pub(super) fn listed(&self, pod: &Pod, id: &str, hypervisor: u32) -> Container {
+        let signed = |value: Option<u64>| i64::try_from(value.unwrap_or_default()).unwrap_or(i64::MAX);
+        let container = pod.container(&self.name).with_id(id).image(&self.image).pid(hypervisor);
+        container.cpu_shares(512).cpu_quota(signed(self.cpu_quota)).memory_limit(signed(self.memory_limit))
+    }
+}
+
 /// Processes that are really there and stand for a sandbox's, where the node has no procfs of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RealProcesses {
@@ -80,7 +94,9 @@ pub struct SandboxPlan {
     pub(super) qos: Qos,
     pub(super) pod: Option<Pod>,
     pub(super) listed: bool,
+    pub(super) bundled: bool,
     pub(super) containers: Vec<ContainerPlan>,
+    pub(super) capacity: usize,
     pub(super) vcpus: u64,
     pub(super) memory_bytes: u64,
     pub(super) disks: u64,
@@ -113,7 +129,9 @@ impl SandboxPlan {
             qos: Qos::Burstable,
             pod: None,
             listed: true,
+            bundled: true,
             containers: vec![ContainerPlan::new("app")],
+            capacity: 0,
             vcpus: 2,
             memory_bytes: 2 << 30,
             disks: 1,
@@ -187,6 +205,19 @@ impl SandboxPlan {
     pub fn with_containers(mut self, containers: impl IntoIterator<Item = ContainerPlan>) -> Self {
         self.containers = containers.into_iter().collect();
         self
+    }
+
+    /// How many containers the guest has room for, so that more can come while the sandbox runs. By default no more
+    /// than there are from the beginning; beyond it, the guest is crowded and its sums no longer fit together.
+    #[must_use]
+    pub fn capacity(mut self, count: usize) -> Self {
+        self.capacity = count;
+        self
+    }
+
+    /// How many share the guest, the pause container among them.
+    pub(super) fn heads(&self) -> u64 {
+        u64::try_from(self.capacity.max(self.containers.len()) + 1).unwrap_or(u64::MAX)
     }
 
     /// How many virtual CPUs the guest has.

@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use super::doors::DoorHandle;
 use super::host;
 use super::kind::{Hypervisor, Runtime, VmState};
+use super::plan::ContainerPlan;
 use super::say::lies::Lie;
 use super::simulated::Simulated;
 use super::truth::{Component, Truth};
@@ -48,7 +49,35 @@ impl KataSandbox {
     /// The ids of its containers, without the pause container, whose id is the sandbox's.
     #[must_use]
     pub fn containers(&self) -> Vec<String> {
-        self.simulated.facts.containers.iter().skip(1).map(|(id, _)| id.clone()).collect()
+        self.simulated.containers().into_iter().skip(1).map(|(id, _)| id).collect()
+    }
+
+    /// A container comes while the sandbox runs. Gives its id.
+    ///
+    /// # Errors
+    /// When its files cannot be made.
+    pub fn add_container(&self, plan: ContainerPlan) -> anyhow::Result<String> {
+        let Simulated { facts, pod, node, .. } = &*self.simulated;
+        let id = plan.id_in(pod);
+        self.simulated.add_container(&id, plan.clone())?;
+        if facts.plan.listed {
+            node.add_container(&plan.listed(pod, &id, facts.pids.hypervisor));
+        }
+        // So that the runtime has usage to tell of it, too.
+        self.simulated.advance(0)?;
+        Ok(id)
+    }
+
+    /// A container goes, and the runtime forgets it. What it has used, the guest has still used.
+    ///
+    /// # Panics
+    /// When there is none with this id, or it is the pause container, without which there is no sandbox.
+    pub fn remove_container(&self, id: &str) {
+        assert_ne!(id, self.id(), "a sandbox has its pause container as long as it lives");
+        assert!(self.simulated.remove_container(id), "no container {id}");
+        if self.simulated.facts.plan.listed {
+            self.simulated.node.remove_container(id);
+        }
     }
 
     /// Namespace and name of its pod.

@@ -2,6 +2,7 @@
 
 mod agent;
 mod client;
+mod containers;
 mod faults;
 mod host;
 mod hypervisor;

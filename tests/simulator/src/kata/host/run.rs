@@ -12,6 +12,7 @@ use crate::cri::Pod;
 use crate::kata::kind::{Endpoint, Hypervisor, Runtime};
 use crate::kata::layout::{Layout, Placement};
 use crate::kata::model::Facts;
+use crate::kata::plan::ContainerPlan;
 
 /// How the host calls the run directory.
 pub(in crate::kata) const RUN: &str = "/run";
@@ -25,11 +26,6 @@ pub(in crate::kata) fn make(run: &Tree, facts: &Facts) -> anyhow::Result<()> {
     match layout.runtime {
         Runtime::Go => {
             run.write(&layout.state_file(), persist(facts).to_string())?;
-            for (id, _) in &facts.containers {
-                let directory = format!("{}/{id}", layout.sandbox());
-                run.directory(&directory)?;
-                run.write(&format!("{directory}/persist.json"), "{}")?;
-            }
             pid_file(run, facts)
         }
         Runtime::Rust => {
@@ -42,19 +38,37 @@ pub(in crate::kata) fn make(run: &Tree, facts: &Facts) -> anyhow::Result<()> {
     }
 }
 
-/// Makes the containers' bundles and the directory of Task sockets.
-pub(in crate::kata) fn make_bundles(run: &Tree, facts: &Facts, pod: &Pod) -> anyhow::Result<()> {
+/// Makes what the Go runtime notes of each of these containers.
+pub(in crate::kata) fn make_notes(run: &Tree, facts: &Facts, made: &[(String, ContainerPlan)]) -> anyhow::Result<()> {
+    if facts.layout.runtime == Runtime::Go {
+        for (id, _) in made {
+            let directory = format!("{}/{id}", facts.layout.sandbox());
+            run.directory(&directory)?;
+            run.write(&format!("{directory}/persist.json"), "{}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the bundles of these containers and the directory of Task sockets.
+pub(in crate::kata) fn make_bundles(
+    run: &Tree,
+    facts: &Facts,
+    pod: &Pod,
+    made: &[(String, ContainerPlan)],
+) -> anyhow::Result<()> {
     run.directory("containerd/s")?;
     let socket = facts.layout.socket(Endpoint::Task).unwrap_or_default();
-    for (number, (id, plan)) in facts.containers.iter().enumerate() {
+    for (id, plan) in made {
+        let pause = id == facts.id();
         let bundle = Layout::bundle(id);
         run.directory(&format!("{bundle}/rootfs"))?;
         let file = |name: &str, content: &str| run.write(&format!("{bundle}/{name}"), content);
         // Without a newline.
         file("address", &format!("unix://{RUN}/{socket}"))?;
-        file("config.json", &config(facts, pod, id, (number > 0).then_some(&plan.name)).to_string())?;
+        file("config.json", &config(facts, pod, id, (!pause).then_some(&plan.name)).to_string())?;
         file("shim-binary-path", "/usr/bin/containerd-shim-kata-v2")?;
-        if number == 0 {
+        if pause {
             file("shim.pid", &facts.pids.shim.to_string())?;
             if facts.layout.runtime == Runtime::Go {
                 let monitor = facts.layout.socket(Endpoint::Shim).unwrap_or_default();
@@ -70,9 +84,14 @@ pub(in crate::kata) fn remove(run: &Tree, facts: &Facts) {
     facts.layout.tops().iter().for_each(|top| run.remove(top));
 }
 
-/// Removes the bundles.
-pub(in crate::kata) fn remove_bundles(run: &Tree, facts: &Facts) {
-    facts.containers.iter().for_each(|(id, _)| run.remove(&Layout::bundle(id)));
+/// Removes what there is of a container: its bundle, and the Go runtime's notes.
+pub(in crate::kata) fn remove_container(run: &Tree, facts: &Facts, id: &str) {
+    if facts.plan.bundled {
+        run.remove(&Layout::bundle(id));
+    }
+    if facts.layout.runtime == Runtime::Go {
+        run.remove(&format!("{}/{id}", facts.layout.sandbox()));
+    }
 }
 
 /// QEMU and Firecracker leave their pids beside their sockets under Go.

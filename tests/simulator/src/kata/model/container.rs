@@ -9,13 +9,12 @@ use crate::kata::truth::{BlockIoTruth, ContainerTruth, CpuTruth, MemoryTruth};
 const PERIODS: u64 = 10;
 
 impl Facts {
-    /// The container at this place of the plan; 0 is the pause container.
-    pub(super) fn container(&self, index: usize, tick: u64) -> ContainerTruth {
-        let (id, plan) = &self.containers[index];
+    /// A container; the one with the sandbox's id is the pause container.
+    pub(super) fn container(&self, id: &str, plan: &ContainerPlan, tick: u64) -> ContainerTruth {
         let dice = Dice::new(self.plan.seed, id);
-        let pause = index == 0;
+        let pause = id == self.id();
         ContainerTruth {
-            id: id.clone(),
+            id: id.to_owned(),
             name: plan.name.clone(),
             cpu: self.cpu(dice, plan, pause, tick),
             memory: memory(dice, plan, if pause { 2 << 20 } else { self.room(plan) }, tick),
@@ -26,10 +25,9 @@ impl Facts {
 
     fn cpu(&self, dice: Dice, plan: &ContainerPlan, pause: bool, tick: u64) -> CpuTruth {
         let vcpus = self.plan.vcpus;
-        let heads = u64::try_from(self.containers.len()).unwrap_or(u64::MAX);
         // Microseconds per tick that leave the guest mostly idle, and a container below its quota.
         let quota = plan.cpu_quota.map_or(u64::MAX, |quota| quota * PERIODS * 3 / 4);
-        let share = if pause { 80 } else { (300_000 * vcpus / heads).min(quota).max(16) };
+        let share = if pause { 80 } else { (300_000 * vcpus / self.heads).min(quota).max(16) };
         let user = dice.counter("cpu user", share / 4 + dice.roll("cpu", share / 8), tick);
         let kernel = dice.counter("cpu kernel", share / 16, tick);
         let limited = plan.cpu_quota.is_some();

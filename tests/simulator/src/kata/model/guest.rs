@@ -1,7 +1,7 @@
 //! The guest as a whole, as its own `/proc` would tell it.
 
 use super::vmstat::{self, Sums};
-use super::{Events, Facts, PAGE, TICK_MS, pages, part};
+use super::{Facts, PAGE, TICK_MS, pages, part};
 use crate::kata::truth::{
     AgentTruth, ContainerTruth, CpuModes, DiskTruth, FilesystemTruth, GuestMemory, GuestTruth, InterfaceTruth,
     ProcessIo, Traffic,
@@ -11,7 +11,7 @@ use crate::kata::truth::{
 pub(super) const RESERVED: u64 = 192 << 20;
 
 impl Facts {
-    pub(super) fn guest(&self, containers: &[ContainerTruth], tick: u64, events: Events) -> GuestTruth {
+    pub(super) fn guest(&self, containers: &[ContainerTruth], tick: u64, oom_kills: u64) -> GuestTruth {
         let memory = self.memory(containers);
         let disks = self.disks(containers, tick);
         let sums = Sums {
@@ -20,7 +20,7 @@ impl Facts {
             major_page_faults: containers.iter().map(|container| container.memory.major_page_faults).sum(),
             sectors_read: disks.iter().filter(|disk| !disk.partition).map(|disk| disk.sectors_read).sum(),
             sectors_written: disks.iter().filter(|disk| !disk.partition).map(|disk| disk.sectors_written).sum(),
-            oom_kills: events.oom_kills,
+            oom_kills,
         };
         let hundredths = |what, high| {
             let hundredths = u16::try_from(self.dice.gauge(what, 1, high, tick)).unwrap_or(u16::MAX);

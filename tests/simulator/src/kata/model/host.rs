@@ -1,6 +1,6 @@
 //! What the sandbox costs the host: processes, the pod's network namespace, cgroups.
 
-use super::{Facts, pages};
+use super::{Facts, Life, pages};
 use crate::kata::kind::{Endpoint, HostCgroup, Hypervisor, Runtime};
 use crate::kata::truth::{
     CgroupTruth, Component, GuestTruth, HostTruth, InterfaceTruth, ProcessIo, ProcessTruth, Traffic,
@@ -13,11 +13,12 @@ const BOOT_US: u64 = 2_500_000;
 const TOUCHED_LATE: u64 = 2_379_776;
 
 impl Facts {
-    pub(super) fn host(&self, guest: &GuestTruth, tick: u64) -> HostTruth {
-        let processes = self.processes(guest, tick);
+    pub(super) fn host(&self, guest: &GuestTruth, life: &Life, tick: u64) -> HostTruth {
+        let touched = self.touched(guest, life.room, tick);
+        let processes = self.processes(guest, touched, tick);
         let sandbox = self.sandbox_cgroup(guest, &processes, tick);
         let overhead = self.placement.overhead.as_ref().map(|path| self.overhead_cgroup(path, guest, &processes, tick));
-        let pod = self.pod_cgroup(&sandbox);
+        let pod = self.pod_cgroup(&sandbox, life);
         HostTruth {
             processes,
             network: self.host_network(guest, tick),
@@ -27,10 +28,10 @@ impl Facts {
         }
     }
 
-    fn processes(&self, guest: &GuestTruth, tick: u64) -> Vec<ProcessTruth> {
-        let mut all = vec![self.shim(guest, tick)];
+    fn processes(&self, guest: &GuestTruth, touched: u64, tick: u64) -> Vec<ProcessTruth> {
+        let mut all = vec![self.shim(guest, touched, tick)];
         if self.plan.hypervisor != Hypervisor::Dragonball {
-            all.push(self.hypervisor(guest, tick));
+            all.push(self.hypervisor(guest, touched, tick));
         }
         let pids = self.pids;
         if let Some(pid) = pids.virtiofsd {
@@ -43,10 +44,10 @@ impl Facts {
         all
     }
 
-    fn shim(&self, guest: &GuestTruth, tick: u64) -> ProcessTruth {
+    fn shim(&self, guest: &GuestTruth, touched: u64, tick: u64) -> ProcessTruth {
         let count = |what: &str, rate| self.dice.counter(&format!("shim {what}"), rate, tick);
         let dragonball = self.plan.hypervisor == Hypervisor::Dragonball;
-        let (guest_us, guest_memory) = if dragonball { (busy_us(guest), self.touched(guest, tick)) } else { (0, 0) };
+        let (guest_us, guest_memory) = if dragonball { (busy_us(guest), touched) } else { (0, 0) };
         let pid = self.pids.shim;
         let names = ["containerd-shim", "tokio-rt-worker", "tokio-rt-worker", "tokio-rt-worker", "slog-async-logg"];
         let mut threads: Vec<_> = (pid..).zip(names.map(str::to_owned)).collect();
@@ -88,10 +89,9 @@ impl Facts {
         }
     }
 
-    fn hypervisor(&self, guest: &GuestTruth, tick: u64) -> ProcessTruth {
+    fn hypervisor(&self, guest: &GuestTruth, touched: u64, tick: u64) -> ProcessTruth {
         let count = |what: &str, rate| self.dice.counter(&format!("vmm {what}"), rate, tick);
         let pid = self.pids.hypervisor;
-        let touched = self.touched(guest, tick);
         let (comm, program, vcpu): (_, _, fn(u64) -> String) = match self.plan.hypervisor {
             Hypervisor::Qemu => ("qemu-system-x86", "/opt/kata/bin/qemu-system-x86_64", |cpu| format!("CPU {cpu}/KVM")),
             Hypervisor::Firecracker => ("firecracker", "/opt/kata/bin/firecracker", |cpu| format!("fc_vcpu {cpu}")),
@@ -207,9 +207,8 @@ impl Facts {
     }
 
     /// Guest memory the host has given pages for: it grows towards the most the guest ever used, and stays.
-    fn touched(&self, guest: &GuestTruth, tick: u64) -> u64 {
-        let heads: u64 = self.containers.iter().skip(1).map(|(_, plan)| self.room(plan)).sum();
-        let most = (super::guest::RESERVED + (2 << 20) + heads).min(guest.memory.total);
+    fn touched(&self, guest: &GuestTruth, room: u64, tick: u64) -> u64 {
+        let most = (super::guest::RESERVED + (2 << 20) + room).min(guest.memory.total);
         pages(most - most / 16 / (tick + 1))
     }
 
@@ -253,7 +252,8 @@ impl Facts {
             }
             HostCgroup::V2 => {
                 cgroup.user_us += BOOT_US;
-                cgroup.shmem += self.touched(guest, tick) - TOUCHED_LATE;
+                let elsewhere = processes.iter().filter(|process| process.cgroup != path);
+                cgroup.shmem += elsewhere.map(|process| process.rss_shmem).sum::<u64>() - TOUCHED_LATE;
             }
         }
         cgroup
@@ -287,11 +287,11 @@ impl Facts {
 
     /// The pod's cgroup: the sandbox cgroup and the little that a directory costs, unless the runtime put the
     /// sandbox cgroup elsewhere. The kubelet limits it when every container is limited.
-    fn pod_cgroup(&self, sandbox: &CgroupTruth) -> CgroupTruth {
+    fn pod_cgroup(&self, sandbox: &CgroupTruth, life: &Life) -> CgroupTruth {
         let path = self.placement.pod.clone();
         let holds = sandbox.path.starts_with(&format!("{path}/"));
         let own = if holds { CgroupTruth { path, ..sandbox.clone() } } else { empty(path) };
-        let plans = || self.containers.iter().skip(1).map(|(_, plan)| plan);
+        let plans = || life.containers.iter().skip(1).map(|(_, plan)| plan);
         let total = |limit: fn(&crate::kata::plan::ContainerPlan) -> Option<u64>| {
             plans().map(limit).sum::<Option<u64>>().filter(|sum| *sum > 0)
         };

@@ -13,7 +13,7 @@ use super::dice::Dice;
 use super::kind::HostCgroup;
 use super::layout::{Layout, Placement};
 use super::plan::{ContainerPlan, SandboxPlan};
-use super::truth::Truth;
+use super::truth::{ContainerTruth, MemoryTruth, Truth};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -28,8 +28,9 @@ pub(super) struct Facts {
     pub(super) layout: Layout,
     pub(super) placement: Placement,
     pub(super) host: HostCgroup,
-    /// The pause container first.
-    pub(super) containers: Vec<(String, ContainerPlan)>,
+    /// How many containers share the guest, the pause container among them. It stays as it is when containers come
+    /// and go, or what the others have used would change with it.
+    pub(super) heads: u64,
     pub(super) pids: Pids,
     pub(super) dice: Dice,
 }
@@ -45,9 +46,15 @@ pub(super) struct Pids {
     pub(super) kernel_thread: Option<u32>,
 }
 
-/// What tests change while a sandbox runs, besides the tick.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Events {
+/// What changes while a sandbox runs, besides the tick.
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    /// The pause container first.
+    pub(super) containers: Vec<(String, ContainerPlan)>,
+    /// What removed containers have used: the guest as a whole has used it still.
+    gone: Vec<ContainerTruth>,
+    /// The most that the containers of any moment may have used together.
+    room: u64,
     /// Processes the guest's kernel has killed for want of memory.
     pub(super) oom_kills: u64,
 }
@@ -59,18 +66,44 @@ impl Facts {
     }
 
     /// Everything at this tick.
-    pub(super) fn truth(&self, tick: u64, events: Events) -> Truth {
-        let containers: Vec<_> = (0..self.containers.len()).map(|index| self.container(index, tick)).collect();
-        let guest = self.guest(&containers, tick, events);
+    pub(super) fn truth(&self, tick: u64, life: &Life) -> Truth {
+        let mut all: Vec<_> = life.containers.iter().map(|(id, plan)| self.container(id, plan, tick)).collect();
+        all.extend_from_slice(&life.gone);
+        let guest = self.guest(&all, tick, life.oom_kills);
+        all.truncate(life.containers.len());
         let vmm = self.vmm(&guest, tick);
-        let host = self.host(&guest, tick);
-        Truth { tick, containers, guest, vmm, host }
+        let host = self.host(&guest, life, tick);
+        Truth { tick, containers: all, guest, vmm, host }
+    }
+
+    /// The life of a sandbox that begins with these containers.
+    pub(super) fn begin(&self, containers: Vec<(String, ContainerPlan)>) -> Life {
+        let mut life = Life::default();
+        containers.into_iter().for_each(|(id, plan)| self.add(&mut life, id, plan));
+        life
+    }
+
+    /// A container comes.
+    pub(super) fn add(&self, life: &mut Life, id: String, plan: ContainerPlan) {
+        life.containers.push((id, plan));
+        let room = life.containers.iter().skip(1).map(|(_, plan)| self.room(plan)).sum();
+        life.room = life.room.max(room);
+    }
+
+    /// A container goes, and its memory with it. Gives whether there was one.
+    pub(super) fn remove(&self, life: &mut Life, id: &str, tick: u64) -> bool {
+        let Some(place) = life.containers.iter().position(|(other, _)| other == id) else { return false };
+        let (id, plan) = life.containers.remove(place);
+        let last = self.container(&id, &plan, tick);
+        let MemoryTruth { page_faults, major_page_faults, .. } = last.memory;
+        let memory = MemoryTruth { page_faults, major_page_faults, ..MemoryTruth::default() };
+        life.gone.push(ContainerTruth { memory, pids: 0, ..last });
+        true
     }
 
     /// The most that one container of the guest may use, so that all of them fit.
     fn room(&self, plan: &ContainerPlan) -> u64 {
-        let heads = u64::try_from(self.containers.len()).unwrap_or(u64::MAX);
-        let share = self.plan.memory_bytes.saturating_sub(guest::RESERVED) / (heads + 1);
+        let share = self.plan.memory_bytes.saturating_sub(guest::RESERVED) / (self.heads + 1);
         share.min(96 << 20).min(plan.memory_limit.unwrap_or(u64::MAX)).max(2 << 20)
     }
 }

@@ -1,7 +1,6 @@
 //! What a simulated sandbox says at each door.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use protobuf::{Message, MessageField};
@@ -240,14 +239,11 @@ impl Answers for Simulated {
 
     fn hypervisor(&self, request: &HttpRequest) -> HttpReply {
         let call = self.hypervisor_calls.fetch_add(1, Ordering::Relaxed);
-        let (vm, paused_at, events, lie) = {
+        let (vm, paused_at, lie) = {
             let state = self.lock();
-            (state.vm, state.paused_at, state.events, state.lie)
+            (state.vm, state.paused_at, state.lie)
         };
-        let truth = match paused_at {
-            Some(tick) => Arc::new(self.facts.truth(tick, events)),
-            None => self.truth(),
-        };
+        let truth = paused_at.map_or_else(|| self.truth(), |tick| self.truth_at(tick));
         let cloud_hypervisor = self.facts.plan.hypervisor == Hypervisor::CloudHypervisor;
         let (status, body) = match request.path.as_str() {
             "/api/v1/vmm.ping" if cloud_hypervisor => hypervisor_json::ping(self.facts.pids.hypervisor),
@@ -269,7 +265,7 @@ impl Answers for Simulated {
     /// The shim has aborted: its socket and directories are gone, so is the task; hypervisor and virtiofsd run on.
     fn died(&self, _of: &str) {
         self.remove_directories();
-        host::run::remove_bundles(&self.run, &self.facts);
+        self.remove_bundles();
         if let Some(root) = &self.root {
             host::proc::remove(root, self.facts.pids.shim);
         }

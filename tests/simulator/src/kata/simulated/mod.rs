@@ -10,7 +10,8 @@ use crate::cri::{self, Pod};
 
 use super::host::{self, Tree};
 use super::kind::VmState;
-use super::model::{Events, Facts};
+use super::model::{Facts, Life};
+use super::plan::ContainerPlan;
 use super::say::lies::Lie;
 use super::truth::Truth;
 
@@ -37,7 +38,7 @@ pub(super) struct Simulated {
 
 #[derive(Debug)]
 struct State {
-    events: Events,
+    life: Life,
     lie: Option<Lie>,
     vm: VmState,
     /// The tick at which the VM was paused.
@@ -46,8 +47,9 @@ struct State {
 }
 
 impl Simulated {
-    pub(super) fn new(facts: Facts, pod: Pod, node: cri::Node, run: Tree, root: Option<Tree>) -> Self {
-        let state = State { events: Events::default(), lie: None, vm: VmState::Running, paused_at: None, cached: None };
+    pub(super) fn new(facts: Facts, life: Life, pod: Pod, node: cri::Node, trees: (Tree, Option<Tree>)) -> Self {
+        let (run, root) = trees;
+        let state = State { life, lie: None, vm: VmState::Running, paused_at: None, cached: None };
         Self {
             facts,
             pod,
@@ -74,9 +76,46 @@ impl Simulated {
         if let Some(cached) = state.cached.as_ref().filter(|truth| truth.tick == tick) {
             return Arc::clone(cached);
         }
-        let truth = Arc::new(self.facts.truth(tick, state.events));
+        let truth = Arc::new(self.facts.truth(tick, &state.life));
         state.cached = Some(Arc::clone(&truth));
         truth
+    }
+
+    /// What is true now but for the time.
+    fn truth_at(&self, tick: u64) -> Arc<Truth> {
+        Arc::new(self.facts.truth(tick, &self.lock().life))
+    }
+
+    /// The containers there are, the pause container first.
+    pub(super) fn containers(&self) -> Vec<(String, ContainerPlan)> {
+        self.lock().life.containers.clone()
+    }
+
+    /// A container comes: the guest has it, and so has the host what containers have there.
+    pub(super) fn add_container(&self, id: &str, plan: ContainerPlan) -> anyhow::Result<()> {
+        let made = [(id.to_owned(), plan.clone())];
+        host::run::make_notes(&self.run, &self.facts, &made)?;
+        if self.facts.plan.bundled {
+            host::run::make_bundles(&self.run, &self.facts, &self.pod, &made)?;
+        }
+        let mut state = self.lock();
+        state.cached = None;
+        self.facts.add(&mut state.life, id.to_owned(), plan);
+        Ok(())
+    }
+
+    /// A container goes, in the guest and on the host. Gives whether there was one.
+    pub(super) fn remove_container(&self, id: &str) -> bool {
+        let tick = self.tick();
+        let known = {
+            let mut state = self.lock();
+            state.cached = None;
+            self.facts.remove(&mut state.life, id, tick)
+        };
+        if known {
+            host::run::remove_container(&self.run, &self.facts, id);
+        }
+        known
     }
 
     /// Lets time pass, and writes what it changed.
@@ -95,8 +134,10 @@ impl Simulated {
 
     /// Makes everything the sandbox has on the host but its sockets.
     pub(super) fn make_files(&self) -> anyhow::Result<()> {
-        host::run::make(&self.run, &self.facts)?;
-        host::run::make_bundles(&self.run, &self.facts, &self.pod)?;
+        self.make_directories()?;
+        if self.facts.plan.bundled {
+            host::run::make_bundles(&self.run, &self.facts, &self.pod, &self.containers())?;
+        }
         if let Some(root) = &self.root {
             let truth = self.truth();
             host::proc::make(root, &self.facts, &truth)?;
@@ -107,7 +148,8 @@ impl Simulated {
 
     /// Makes the sandbox's own directories again.
     pub(super) fn make_directories(&self) -> anyhow::Result<()> {
-        host::run::make(&self.run, &self.facts)
+        host::run::make(&self.run, &self.facts)?;
+        host::run::make_notes(&self.run, &self.facts, &self.containers())
     }
 
     /// Removes the sandbox's own directories.
@@ -118,12 +160,17 @@ impl Simulated {
     /// Removes everything the sandbox has on the host.
     pub(super) fn remove_files(&self) {
         host::run::remove(&self.run, &self.facts);
-        host::run::remove_bundles(&self.run, &self.facts);
+        self.remove_bundles();
         if let Some(root) = &self.root {
             let truth = self.truth();
             truth.host.processes.iter().for_each(|process| host::proc::remove(root, process.pid));
             host::cgroup::remove(root, self.facts.host, &truth);
         }
+    }
+
+    /// Removes the containers' bundles.
+    fn remove_bundles(&self) {
+        self.containers().iter().for_each(|(id, _)| host::run::remove_container(&self.run, &self.facts, id));
     }
 
     pub(super) fn set_lie(&self, lie: Option<Lie>) {
@@ -143,7 +190,7 @@ impl Simulated {
 
     pub(super) fn add_oom_kill(&self) {
         let mut state = self.lock();
-        state.events.oom_kills += 1;
+        state.life.oom_kills += 1;
         state.cached = None;
     }
 
@@ -171,14 +218,11 @@ impl Simulated {
 
     /// The truth as this guest tells it.
     fn told(&self) -> (Arc<Truth>, Option<Lie>) {
-        let (lie, events) = {
-            let state = self.lock();
-            (state.lie, state.events)
-        };
+        let lie = self.lock().lie;
         match lie {
             Some(Lie::Backwards) => {
                 let tick = BACKWARDS_FROM.saturating_sub(self.tick());
-                (Arc::new(self.facts.truth(tick, events)), lie)
+                (self.truth_at(tick), lie)
             }
             _ => (self.truth(), lie),
         }

@@ -89,7 +89,7 @@ impl CpuTruth {
 }
 
 /// Memory of a container, in bytes unless said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the kernel's words")]
 pub struct MemoryTruth {
     /// Its limit; none is told as `u64::MAX` by a v2 guest.
