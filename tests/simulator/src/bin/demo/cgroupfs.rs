@@ -1,16 +1,12 @@
-//! Makes, limits and removes cgroups in every hierarchy this host has: v1, hybrid or v2.
+//! Makes, limits and removes the demo's cgroups in every hierarchy this host has: v1, hybrid or v2.
 //!
 //! A path such as `/kata-pulse-demo-7/kubepods/burstable/pod…/…` is made in all of them, as the runtime and
 //! the kubelet do it. Processes go only into the leaves, which v2 demands and v1 allows.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use kata_pulse_simulator::hierarchy::{Hierarchy, Version, mounted, remove_tree, words, write};
 
 use crate::plan::Limits;
 
@@ -19,63 +15,6 @@ const CPU_PERIOD: u32 = 100_000;
 
 /// The controllers a v2 pod is measured by.
 const WANTED: [&str; 5] = ["cpu", "memory", "io", "pids", "cpuset"];
-
-/// How long the processes of a cgroup may take to die.
-const REMOVAL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// One mounted cgroup hierarchy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hierarchy {
-    pub(crate) mount: PathBuf,
-    version: Version,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Version {
-    /// The mount options, among them the controllers: `rw`, `cpu`, `cpuacct`.
-    V1(Vec<String>),
-    V2,
-}
-
-impl Hierarchy {
-    /// Whether a limit of `controller` can be set in the cgroup `directory` of this hierarchy.
-    fn controls(&self, directory: &Path, controller: &str) -> bool {
-        match &self.version {
-            Version::V1(options) => options.iter().any(|option| option == controller),
-            Version::V2 => words(&directory.join("cgroup.controllers")).iter().any(|word| word == controller),
-        }
-    }
-}
-
-/// All hierarchies of this host, from `/proc/self/mountinfo`.
-pub(crate) fn mounted() -> anyhow::Result<Vec<Hierarchy>> {
-    let path = "/proc/self/mountinfo";
-    Ok(parse_mountinfo(&fs::read_to_string(path).with_context(|| format!("read {path}"))?))
-}
-
-/// One hierarchy per line of a cgroup file system, without the ones that are mounted twice:
-/// `29 24 0:25 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu,cpuacct`.
-fn parse_mountinfo(text: &str) -> Vec<Hierarchy> {
-    let mut devices = Vec::new();
-    let mut hierarchies = Vec::new();
-    for line in text.lines() {
-        let Some((mount, filesystem)) = line.split_once(" - ") else { continue };
-        let mut mount = mount.split(' ').skip(2);
-        let (Some(device), Some(_root), Some(point)) = (mount.next(), mount.next(), mount.next()) else { continue };
-        let mut filesystem = filesystem.split(' ');
-        let (kind, options) = (filesystem.next(), filesystem.nth(1).unwrap_or_default());
-        let version = match kind {
-            Some("cgroup") => Version::V1(options.split(',').map(str::to_owned).collect()),
-            Some("cgroup2") => Version::V2,
-            _ => continue,
-        };
-        if !devices.contains(&device) {
-            devices.push(device);
-            hierarchies.push(Hierarchy { mount: PathBuf::from(point), version });
-        }
-    }
-    hierarchies
-}
 
 /// A cgroup of the demo's own, in every hierarchy that lets it, with all the demo makes below it. Removed
 /// when dropped.
@@ -97,7 +36,7 @@ impl Tree {
         let mut refusal = None;
         for hierarchy in mounted()? {
             tree.enable_below_root(&hierarchy);
-            match make_directory(&hierarchy, &hierarchy.mount.join(name)) {
+            match hierarchy.make(&hierarchy.mount.join(name)) {
                 Ok(()) => tree.hierarchies.push(hierarchy),
                 // One read-only hierarchy need not end it: a hybrid host's v2 side is often not ours.
                 Err(error) => drop(refusal.get_or_insert(error)),
@@ -150,7 +89,7 @@ impl Tree {
                     enable(&directory);
                 }
                 directory.push(part);
-                make_directory(hierarchy, &directory)?;
+                hierarchy.make(&directory)?;
             }
         }
         self.limit(path, limits)
@@ -158,7 +97,7 @@ impl Tree {
 
     /// The directories a process of the cgroup `path` has to join.
     pub(crate) fn directories(&self, path: &str) -> Vec<PathBuf> {
-        self.hierarchies.iter().map(|one| below(&one.mount, path)).collect()
+        self.hierarchies.iter().map(|one| one.directory(path)).collect()
     }
 
     /// Removes the cgroup `path`, as the runtime does when a container has ended.
@@ -168,8 +107,8 @@ impl Tree {
 
     /// A counter of the cgroup's `cpu.stat`, which both versions have: `nr_throttled`.
     pub(crate) fn cpu_stat(&self, path: &str, key: &str) -> Option<u64> {
-        let controlled = |one: &&Hierarchy| one.controls(&below(&one.mount, path), "cpu");
-        let directory = below(&self.hierarchies.iter().find(controlled)?.mount, path);
+        let controlled = |one: &&Hierarchy| one.controls(&one.directory(path), "cpu");
+        let directory = self.hierarchies.iter().find(controlled)?.directory(path);
         let text = fs::read_to_string(directory.join("cpu.stat")).ok()?;
         text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
     }
@@ -184,7 +123,7 @@ impl Tree {
     fn limit(&self, path: &str, limits: &Limits) -> anyhow::Result<()> {
         let Limits { cpu_quota, cpu_shares, memory } = *limits;
         for hierarchy in &self.hierarchies {
-            let directory = below(&hierarchy.mount, path);
+            let directory = hierarchy.directory(path);
             let has = |controller| hierarchy.controls(&directory, controller);
             let set = |file: &str, value: String| write(&directory.join(file), &value);
             match hierarchy.version {
@@ -230,36 +169,6 @@ impl Drop for Tree {
     }
 }
 
-/// Kills what is in a cgroup and below it, and removes both.
-pub(crate) fn remove_tree(directory: &Path) -> anyhow::Result<()> {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path())?;
-        }
-    }
-    let begun = Instant::now();
-    loop {
-        kill_members(directory);
-        match fs::remove_dir(directory) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            // Busy until the last process is gone for good.
-            Err(_) if begun.elapsed() < REMOVAL_PATIENCE => thread::sleep(Duration::from_millis(10)),
-            Err(error) => return Err(error).with_context(|| format!("remove {}", directory.display())),
-        }
-    }
-}
-
-fn kill_members(directory: &Path) {
-    for word in words(&directory.join("cgroup.procs")) {
-        // A process of another pid namespace reads as 0, which would stand for ourselves.
-        if let Some(pid) = word.parse().ok().filter(|pid| *pid > 1).and_then(Pid::from_raw) {
-            // Gone in the meantime is as good as killed.
-            kill_process(pid, Signal::KILL).ok();
-        }
-    }
-}
-
 /// Switches the wanted controllers on for the children of a v2 cgroup. Gives those that were off. One that
 /// cannot be switched on is missed later, when a limit needs it.
 fn enable(directory: &Path) -> Vec<&'static str> {
@@ -271,62 +180,14 @@ fn enable(directory: &Path) -> Vec<&'static str> {
     WANTED.into_iter().filter(off).filter(|name| write(&control, &format!("+{name}")).is_ok()).collect()
 }
 
-fn make_directory(hierarchy: &Hierarchy, directory: &Path) -> anyhow::Result<()> {
-    match fs::create_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
-        made => made.with_context(|| format!("make {}", directory.display()))?,
-    }
-    // A new v1 cpuset is empty, and a process cannot run on no CPU.
-    if matches!(hierarchy.version, Version::V1(_)) && hierarchy.controls(directory, "cpuset") {
-        let parent = directory.parent().context("a cgroup is below its mount point")?;
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let inherited = fs::read_to_string(parent.join(file)).with_context(|| format!("read {file}"))?;
-            ensure!(!inherited.trim().is_empty(), "{} is empty", parent.join(file).display());
-            write(&directory.join(file), inherited.trim())?;
-        }
-    }
-    Ok(())
-}
-
 /// The kubelet's translation of shares of 1024 (2 to 262144) into a weight of 100 (1 to 10000).
 fn weight(shares: u32) -> u32 {
     1 + u32::try_from(u64::from(shares.saturating_sub(2)) * 9999 / 262_142).unwrap_or(9999)
 }
 
-fn below(mount: &Path, path: &str) -> PathBuf {
-    mount.join(path.trim_start_matches('/'))
-}
-
-fn words(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().map(str::to_owned).collect()
-}
-
-fn write(path: &Path, value: &str) -> anyhow::Result<()> {
-    fs::write(path, value).with_context(|| format!("write {value:?} to {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hierarchies_are_found_once_each() {
-        let hierarchies = parse_mountinfo(
-            "24 1 0:22 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
-             29 24 0:25 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
-             30 24 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n\
-             31 24 0:25 / /mnt/again rw - cgroup cgroup rw,cpu,cpuacct\n",
-        );
-        let found: Vec<_> = hierarchies.iter().map(|one| (one.mount.to_str(), &one.version)).collect();
-        let options = Version::V1(["rw", "cpu", "cpuacct"].map(str::to_owned).to_vec());
-        assert_eq!(
-            found,
-            [(Some("/sys/fs/cgroup/cpu,cpuacct"), &options), (Some("/sys/fs/cgroup/unified"), &Version::V2)]
-        );
-        assert!(hierarchies[0].controls(Path::new("/nowhere"), "cpuacct"));
-        assert!(!hierarchies[0].controls(Path::new("/nowhere"), "memory"));
-    }
 
     /// A v2 host in a plain directory: every cgroup is there already, with the files the kernel would make.
     #[test]

@@ -8,14 +8,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use kata_pulse_simulator::hierarchy;
+
+use crate::network;
 use crate::node::{DIRECTORIES, NAME_PREFIX};
-use crate::{cgroupfs, network};
 
 /// Removes it all, and tells on standard error what it could not remove.
 pub(crate) fn sweep() {
-    for hierarchy in cgroupfs::mounted().unwrap_or_default() {
+    for hierarchy in hierarchy::mounted().unwrap_or_default() {
         for name in left_over(&hierarchy.mount, NAME_PREFIX) {
-            complain(cgroupfs::remove_tree(&hierarchy.mount.join(name)));
+            complain(hierarchy::remove_tree(&hierarchy.mount.join(name)));
         }
     }
     for name in left_over(Path::new("/sys/class/net"), network::LINK_PREFIX) {
