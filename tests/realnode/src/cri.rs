@@ -48,8 +48,8 @@ impl Cri {
         Ok(())
     }
 
-    pub(crate) fn run_sandbox(&self, config: PodSandboxConfig) -> Result<String> {
-        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    pub(crate) fn run_sandbox(&self, config: PodSandboxConfig, handler: &str) -> Result<String> {
+        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
         let made = self.call("RunPodSandbox", async |mut cri| cri.run_pod_sandbox(request).await)?;
         Ok(made.pod_sandbox_id)
     }

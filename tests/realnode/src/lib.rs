@@ -21,6 +21,7 @@
 //! | [`Node`] | the containerd process: start, kill, start again, finish |
 //! | [`Pod`], [`PodSpec`] | a pod sandbox and the pod's cgroup, which the kubelet makes |
 //! | [`Container`], [`ContainerSpec`] | a container in it |
+//! | [`Handler`] | a runtime besides runc, for pods that ask for it |
 //! | [`Cgroup`] | the truth to compare with: cgroup v1 files by controller |
 //! | `cri` | one blocking call per CRI method |
 //! | `image` | the busybox images, made here, so that no registry is needed |
@@ -33,6 +34,7 @@
 mod cgroup;
 mod container;
 mod cri;
+mod handler;
 mod image;
 mod needs;
 mod node;
@@ -41,6 +43,7 @@ mod traces;
 
 pub use cgroup::Cgroup;
 pub use container::{Container, ContainerSpec, Exit};
+pub use handler::Handler;
 pub use image::{APP_IMAGE, PAUSE_IMAGE};
 pub use node::Node;
 pub use pod::{Pod, PodSpec};

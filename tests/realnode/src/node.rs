@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cgroup::Cgroup;
 use crate::cri::Cri;
+use crate::handler::Handler;
 use crate::image::{self, APP_IMAGE, PAUSE_IMAGE};
 use crate::needs;
 use crate::pod::{Pod, PodSpec};
@@ -24,16 +25,22 @@ pub struct Node {
     _lock: File,
     containerd: Mutex<Option<Child>>,
     cri: Cri,
+    handlers: Vec<Handler>,
 }
 
 impl Node {
     /// Starts containerd and gives it the images. Fails with the Debian package to install if the machine lacks one.
     pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same, with further runtime handlers.
+    pub fn start_with(handlers: &[Handler]) -> Result<Self> {
         needs::check()?;
         traces::sweep()?;
         let (run, lock) = Run::begin()?;
         let cri = Cri::new(&run.socket())?;
-        let node = Self { run, _lock: lock, containerd: Mutex::new(None), cri };
+        let node = Self { run, _lock: lock, containerd: Mutex::new(None), cri, handlers: handlers.to_vec() };
         node.configure()?;
         for class in ["kubepods/burstable", "kubepods/besteffort"] {
             Cgroup::new(format!("{}/{class}", node.cgroup_root())).create()?;
@@ -41,6 +48,21 @@ impl Node {
         node.start_containerd_again()?;
         node.import_images()?;
         Ok(node)
+    }
+
+    /// The directory of everything that the node has. What a test puts there goes with the node.
+    pub fn directory(&self) -> PathBuf {
+        self.run.directory()
+    }
+
+    /// containerd's state directory.
+    pub fn state(&self) -> PathBuf {
+        self.run.state()
+    }
+
+    /// Where the shim of a handler is told that its configuration is; the test writes what is to be there.
+    pub fn handler_configuration(&self, name: &str) -> PathBuf {
+        self.run.directory().join(format!("handler-{name}"))
     }
 
     /// The socket that serves CRI.
@@ -72,10 +94,13 @@ impl Node {
         let mut containerd = self.containerd.lock().expect("no thread panicked with the lock");
         ensure!(containerd.is_none(), "containerd is running");
         let log = File::options().create(true).append(true).open(self.log_path()).context("open containerd's log")?;
+        let shims =
+            self.handlers.iter().filter_map(Handler::directory).map(|directory| directory.display().to_string());
+        let search_path: Vec<String> = [needs::search_path()].into_iter().chain(shims).collect();
         let child = Command::new("containerd")
             .arg("--config")
             .arg(self.run.configuration())
-            .env("PATH", needs::search_path())
+            .env("PATH", search_path.join(":"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -133,8 +158,11 @@ impl Node {
         fs::create_dir(&network).context("make the CNI directory")?;
         fs::write(network.join("10-bridge.conflist"), network_configuration(&self.run))
             .context("write the CNI configuration")?;
-        fs::write(self.run.configuration(), containerd_configuration(&self.run))
-            .context("write containerd's configuration")
+        let mut configuration = containerd_configuration(&self.run);
+        for handler in &self.handlers {
+            configuration.push_str(&handler.configuration(&self.handler_configuration(&handler.name)));
+        }
+        fs::write(self.run.configuration(), configuration).context("write containerd's configuration")
     }
 
     fn import_images(&self) -> Result<()> {

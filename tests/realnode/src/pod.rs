@@ -27,6 +27,7 @@ pub struct PodSpec {
     host_network: bool,
     memory_limit: Option<i64>,
     cpu_quota: Option<(i64, i64)>,
+    handler: String,
 }
 
 impl PodSpec {
@@ -39,6 +40,7 @@ impl PodSpec {
             host_network: false,
             memory_limit: None,
             cpu_quota: None,
+            handler: String::new(),
         }
     }
 
@@ -51,6 +53,12 @@ impl PodSpec {
     /// Puts the pod's cgroup under `kubepods/besteffort`.
     pub fn best_effort(mut self) -> Self {
         self.class = Some("besteffort");
+        self
+    }
+
+    /// Has the pod run by the handler of this name, which the node was [started with](Node::start_with), and not by runc.
+    pub fn handler(mut self, name: &str) -> Self {
+        self.handler = name.to_owned();
         self
     }
 
@@ -98,7 +106,7 @@ impl<'node> Pod<'node> {
             cgroup.write("cpu", "cpu.cfs_quota_us", quota)?;
         }
         let config = sandbox_config(node, &spec, &uid, &cgroup)?;
-        let id = node.cri().run_sandbox(config.clone())?;
+        let id = node.cri().run_sandbox(config.clone(), &spec.handler)?;
         let (_, details) = node.cri().sandbox_status(&id)?;
         let pause_pid = details["pid"]
             .as_u64()
@@ -137,7 +145,8 @@ impl<'node> Pod<'node> {
         self.spec.host_network
     }
 
-    /// The process of the sandbox container, whose `/proc/<pid>/net/dev` shows the pod's network.
+    /// The process of the sandbox container, whose `/proc/<pid>/net/dev` shows the pod's network. With a handler it is
+    /// whatever process that one's shim names.
     pub fn pause_pid(&self) -> u32 {
         self.pause_pid
     }
