@@ -11,7 +11,8 @@
 //!   served by [`cri`], those of its sandboxes by [`kata`].
 //! - [`hierarchy`]: this host's own cgroups, for what is to be real.
 //!
-//! The binary `demo` builds a third kind of node: real cgroups and processes on this host, named by [`cri`].
+//! The binary `demo` builds a third kind of node: real cgroups and processes on this host, named by [`cri`]. The binary
+//! `containerd-shim-kata-v2` puts simulated sandboxes under a real containerd: [`kata::shim`].
 
 pub mod cri;
 pub mod hierarchy;

@@ -129,10 +129,10 @@ impl KataNodeBuilder {
             host::node::make(root, self.host)?;
         }
         let run = Tree::new(run);
-        run.directory("containerd/io.containerd.runtime.v2.task/k8s.io")?;
         let (registry, server) = match self.registry {
             Some(node) => (node, None),
             None => {
+                run.directory("containerd/io.containerd.runtime.v2.task/k8s.io")?;
                 let node = cri::Node::new();
                 let server = CriServer::start(run.path("containerd/containerd.sock"), &node)?;
                 (node, Some(server))

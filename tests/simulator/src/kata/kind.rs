@@ -1,7 +1,10 @@
 //! What kinds of sandboxes, hosts and guests there are, and the doors into a sandbox.
 
+use serde::{Deserialize, Serialize};
+
 /// Whose shim runs the sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Runtime {
     /// The Go shim: sandboxes below `vc/sbs`.
     Go,

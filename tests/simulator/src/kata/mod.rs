@@ -34,7 +34,7 @@
 //! of the programs that speak them, so a test compares what an agent serves with [`KataSandbox::truth`] and not with
 //! what the sandbox said.
 //!
-//! [`ReplayedNode`] serves recorded replies in the same way.
+//! [`ReplayedNode`] serves recorded replies in the same way. [`shim`] puts a sandbox under a real containerd.
 
 mod builder;
 mod dice;
@@ -51,6 +51,7 @@ mod replay;
 mod sandbox;
 mod say;
 mod serve;
+pub mod shim;
 mod simulated;
 pub mod truth;
 mod wire;

@@ -17,7 +17,7 @@ use super::host::{self, Tree};
 use super::kind::{Endpoint, HostCgroup, Hypervisor, Runtime};
 use super::layout::Layout;
 use super::ledger::{Counts, Ledger, NodeLedger, Violation};
-use super::model::{Facts, Pids};
+use super::model::{Facts, PAUSE, Pids};
 use super::plan::{ContainerPlan, SandboxPlan};
 use super::sandbox::KataSandbox;
 use super::serve::{Doors, ServingThread, raise_descriptor_limit};
@@ -174,7 +174,7 @@ impl KataNode {
         let (facts, pod) = self.facts(plan, index);
         let id = facts.id().to_owned();
         let root = self.root.clone().filter(|_| self.host_files);
-        let mut containers = vec![(id.clone(), ContainerPlan::new("POD"))];
+        let mut containers = vec![(id.clone(), ContainerPlan::new(PAUSE))];
         containers.extend(facts.plan.containers.iter().map(|container| (container.id_in(&pod), container.clone())));
         if facts.plan.listed {
             self.registry.add_pod(&pod);
@@ -187,8 +187,10 @@ impl KataNode {
         let simulated = Arc::new(Simulated::new(facts, life, pod, self.registry.clone(), trees));
         simulated.make_files().with_context(|| format!("files of sandbox {id}"))?;
         let layout = &simulated.facts.layout;
+        let bundled = simulated.facts.plan.bundled;
+        let served = |endpoint: &Endpoint| bundled || *endpoint != Endpoint::Task;
         let socket = |endpoint| layout.socket(endpoint).map(|path| (endpoint, self.run.path(&path)));
-        let sockets = Endpoint::ALL.into_iter().filter_map(socket).collect();
+        let sockets = Endpoint::ALL.into_iter().filter(served).filter_map(socket).collect();
         let ledger = Arc::new(Ledger::new(&id, &self.ledger));
         let doors = Doors::new(sockets, simulated.clone(), ledger, self.thread.handle.clone());
         doors.open().with_context(|| format!("sandbox {id}"))?;
@@ -223,8 +225,7 @@ impl KataNode {
             id,
         };
         let placement = plan.placement(self.host, &pod);
-        let heads = plan.heads();
-        (Facts { plan, layout, placement, host: self.host, heads, pids, dice }, pod)
+        (Facts { plan, layout, placement, host: self.host, pids, dice }, pod)
     }
 
     pub(super) fn write_classes(&self) -> anyhow::Result<()> {

@@ -215,7 +215,16 @@ impl SandboxPlan {
         self
     }
 
-    /// How many share the guest, the pause container among them.
+    /// Leaves containerd's part to a real one: it lists the pod and makes the bundles, and the shim that it has started
+    /// serves the Task API.
+    #[must_use]
+    pub fn under_containerd(mut self) -> Self {
+        self.bundled = false;
+        self.unlisted()
+    }
+
+    /// How many share the guest, the pause container among them. Not how many there are now: what a container has used
+    /// must not change because others come and go.
     pub(super) fn heads(&self) -> u64 {
         u64::try_from(self.capacity.max(self.containers.len()) + 1).unwrap_or(u64::MAX)
     }

@@ -1,33 +1,51 @@
 //! One container in the guest.
 
-use super::{Facts, PAGE, pages, part};
+use super::{PAGE, guest, pages, part};
 use crate::kata::dice::Dice;
-use crate::kata::plan::ContainerPlan;
+use crate::kata::plan::{ContainerPlan, SandboxPlan};
 use crate::kata::truth::{BlockIoTruth, ContainerTruth, CpuTruth, MemoryTruth};
+
+/// The pause container's name.
+pub(in crate::kata) const PAUSE: &str = "POD";
 
 /// Periods of 100 ms in a tick.
 const PERIODS: u64 = 10;
 
-impl Facts {
-    /// A container; the one with the sandbox's id is the pause container.
-    pub(super) fn container(&self, id: &str, plan: &ContainerPlan, tick: u64) -> ContainerTruth {
-        let dice = Dice::new(self.plan.seed, id);
-        let pause = id == self.id();
+impl SandboxPlan {
+    /// What is true at this tick of a container of a [given](ContainerPlan::with_id) id, whatever else is in the guest:
+    /// how a test knows a sandbox that is simulated in another process.
+    ///
+    /// # Panics
+    /// When the container has no id.
+    #[must_use]
+    pub fn container_truth(&self, plan: &ContainerPlan, tick: u64) -> ContainerTruth {
+        let id = plan.id.as_deref().expect("a container with an id");
+        self.container(id, plan, false, tick)
+    }
+
+    /// The same of the pause container of a sandbox.
+    #[must_use]
+    pub fn pause_truth(&self, sandbox: &str, tick: u64) -> ContainerTruth {
+        self.container(sandbox, &ContainerPlan::new(PAUSE), true, tick)
+    }
+
+    pub(super) fn container(&self, id: &str, plan: &ContainerPlan, pause: bool, tick: u64) -> ContainerTruth {
+        let dice = Dice::new(self.seed, id);
         ContainerTruth {
             id: id.to_owned(),
             name: plan.name.clone(),
             cpu: self.cpu(dice, plan, pause, tick),
             memory: memory(dice, plan, if pause { 2 << 20 } else { self.room(plan) }, tick),
             pids: if pause { 1 } else { dice.gauge("pids", 2, 12, tick) },
-            block_io: if pause || self.plan.disks == 0 { Vec::new() } else { vec![block_io(dice, tick)] },
+            block_io: if pause || self.disks == 0 { Vec::new() } else { vec![block_io(dice, tick)] },
         }
     }
 
     fn cpu(&self, dice: Dice, plan: &ContainerPlan, pause: bool, tick: u64) -> CpuTruth {
-        let vcpus = self.plan.vcpus;
+        let vcpus = self.vcpus;
         // Microseconds per tick that leave the guest mostly idle, and a container below its quota.
         let quota = plan.cpu_quota.map_or(u64::MAX, |quota| quota * PERIODS * 3 / 4);
-        let share = if pause { 80 } else { (300_000 * vcpus / self.heads).min(quota).max(16) };
+        let share = if pause { 80 } else { (300_000 * vcpus / self.heads()).min(quota).max(16) };
         let user = dice.counter("cpu user", share / 4 + dice.roll("cpu", share / 8), tick);
         let kernel = dice.counter("cpu kernel", share / 16, tick);
         let limited = plan.cpu_quota.is_some();
@@ -42,6 +60,12 @@ impl Facts {
             throttled_periods: throttled.min(periods),
             throttled_ns: throttled.min(periods) * 41_000_000,
         }
+    }
+
+    /// The most that one container of the guest may use, so that all of them fit.
+    pub(super) fn room(&self, plan: &ContainerPlan) -> u64 {
+        let share = self.memory_bytes.saturating_sub(guest::RESERVED) / (self.heads() + 1);
+        share.min(96 << 20).min(plan.memory_limit.unwrap_or(u64::MAX)).max(2 << 20)
     }
 }
 

@@ -9,6 +9,8 @@ mod host;
 mod vmm;
 mod vmstat;
 
+pub(super) use container::PAUSE;
+
 use super::dice::Dice;
 use super::kind::HostCgroup;
 use super::layout::{Layout, Placement};
@@ -28,9 +30,6 @@ pub(super) struct Facts {
     pub(super) layout: Layout,
     pub(super) placement: Placement,
     pub(super) host: HostCgroup,
-    /// How many containers share the guest, the pause container among them. It stays as it is when containers come
-    /// and go, or what the others have used would change with it.
-    pub(super) heads: u64,
     pub(super) pids: Pids,
     pub(super) dice: Dice,
 }
@@ -67,7 +66,8 @@ impl Facts {
 
     /// Everything at this tick.
     pub(super) fn truth(&self, tick: u64, life: &Life) -> Truth {
-        let mut all: Vec<_> = life.containers.iter().map(|(id, plan)| self.container(id, plan, tick)).collect();
+        let mut all: Vec<_> =
+            life.containers.iter().map(|(id, plan)| self.plan.container(id, plan, id == self.id(), tick)).collect();
         all.extend_from_slice(&life.gone);
         let guest = self.guest(&all, tick, life.oom_kills);
         all.truncate(life.containers.len());
@@ -86,7 +86,7 @@ impl Facts {
     /// A container comes.
     pub(super) fn add(&self, life: &mut Life, id: String, plan: ContainerPlan) {
         life.containers.push((id, plan));
-        let room = life.containers.iter().skip(1).map(|(_, plan)| self.room(plan)).sum();
+        let room = life.containers.iter().skip(1).map(|(_, plan)| self.plan.room(plan)).sum();
         life.room = life.room.max(room);
     }
 
@@ -94,17 +94,11 @@ impl Facts {
     pub(super) fn remove(&self, life: &mut Life, id: &str, tick: u64) -> bool {
         let Some(place) = life.containers.iter().position(|(other, _)| other == id) else { return false };
         let (id, plan) = life.containers.remove(place);
-        let last = self.container(&id, &plan, tick);
+        let last = self.plan.container(&id, &plan, false, tick);
         let MemoryTruth { page_faults, major_page_faults, .. } = last.memory;
         let memory = MemoryTruth { page_faults, major_page_faults, ..MemoryTruth::default() };
         life.gone.push(ContainerTruth { memory, pids: 0, ..last });
         true
-    }
-
-    /// The most that one container of the guest may use, so that all of them fit.
-    fn room(&self, plan: &ContainerPlan) -> u64 {
-        let share = self.plan.memory_bytes.saturating_sub(guest::RESERVED) / (self.heads + 1);
-        share.min(96 << 20).min(plan.memory_limit.unwrap_or(u64::MAX)).max(2 << 20)
     }
 }
 

@@ -11,7 +11,7 @@ use protobuf::{Message, MessageField};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, oneshot};
 use tokio::task::JoinSet;
 use ttrpc::proto::{MESSAGE_LENGTH_MAX, MESSAGE_TYPE_REQUEST, MESSAGE_TYPE_RESPONSE, Request, Response, Status};
 
@@ -55,6 +55,8 @@ pub(crate) enum RpcReply {
     Bare(Vec<u8>),
     /// An error.
     Status(Code, String),
+    /// One that is not known yet.
+    Later(oneshot::Receiver<RpcReply>),
     /// None, ever.
     Silence,
 }
@@ -129,6 +131,8 @@ struct Line {
     doors: Arc<Doors>,
     endpoint: Endpoint,
     writer: Mutex<OwnedWriteHalf>,
+    /// Whether the caller may ask for everything.
+    master: bool,
     /// Told when a fault wants the connection closed.
     hang_up: Notify,
 }
@@ -140,9 +144,11 @@ pub(super) async fn serve(
     stream: UnixStream,
     mut buffer: Vec<u8>,
 ) -> io::Result<()> {
+    let caller = stream.peer_cred().ok().and_then(|caller| caller.pid());
+    let master = caller.is_some_and(|pid| doors.answers.obeys(pid));
     let (mut reader, writer) = stream.into_split();
-    let line = Line { doors: Arc::clone(doors), endpoint, writer: Mutex::new(writer), hang_up: Notify::new() };
-    let line = Arc::new(line);
+    let writer = Mutex::new(writer);
+    let line = Arc::new(Line { doors: Arc::clone(doors), endpoint, writer, master, hang_up: Notify::new() });
     // Dropped with the connection, and with it every call that is not answered.
     let mut calls = JoinSet::new();
     loop {
@@ -206,7 +212,7 @@ impl Line {
         let Self { doors, endpoint, .. } = self;
         let route = format!("{}/{}", request.service, request.method);
         let _in_flight = doors.ledger.begin(*endpoint, &route);
-        if !permit::allows(*endpoint, &route) {
+        if !self.master && !permit::allows(*endpoint, &route) {
             doors.ledger.violation(*endpoint, &route);
         }
         doors.wait_while_it_hangs(*endpoint).await;
@@ -234,6 +240,11 @@ impl Line {
             (Some(Fault::Fail), _) => RpcReply::Status(Code::INTERNAL, "simulated failure".to_owned()),
             (_, Endpoint::Task) => doors.answers.task(&call),
             _ => doors.answers.agent(&call),
+        };
+        let reply = match reply {
+            // Nobody is left to answer when the sender is dropped.
+            RpcReply::Later(reply) => reply.await.unwrap_or(RpcReply::Silence),
+            reply => reply,
         };
         let Some(mut message) = response(reply)? else { return std::future::pending().await };
         match fault {
@@ -265,7 +276,7 @@ fn response(reply: RpcReply) -> io::Result<Option<Vec<u8>>> {
             let status = Status { code: code.into(), message, ..Status::default() };
             Response { status: MessageField::some(status), ..Response::default() }
         }
-        RpcReply::Silence => return Ok(None),
+        RpcReply::Silence | RpcReply::Later(_) => return Ok(None),
     };
     let bytes = response.write_to_bytes()?;
     if bytes.len() > MESSAGE_LENGTH_MAX {
