@@ -13,16 +13,12 @@ use anyhow::{Context, Result, ensure};
 use kata_pulse_realnode::{APP_IMAGE, Container, ContainerSpec, Node, PodSpec};
 use serde_json::Value;
 use support::agent::Agent;
+use support::cadvisor::{ids, scrape};
 use support::exposition::{Page, Sample};
-use support::truth::{self, Resident};
+use support::truth::{Resident, values_are_the_kernels};
 
 /// For what the kernel and containerd do in their own time.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The label sets of cAdvisor: these on every row, and what tells samples of one row apart.
-const IDENTITY: [&str; 6] = ["container", "id", "image", "name", "namespace", "pod"];
-const DETAILS: [&str; 9] =
-    ["cpu", "device", "failure_type", "interface", "major", "minor", "operation", "scope", "ulimit"];
 
 const OOM_KILLS: &str = "kata_pulse_container_oom_kills_total";
 
@@ -167,18 +163,6 @@ fn rows_are_those_of_the_node(agent: &Agent, node: &Node, residents: &[Resident<
         let info = page.lookup("kata_pulse_sandbox_info", &labels);
         assert_eq!(info, (!resident.stopped).then_some(1.0), "kata_pulse_sandbox_info of {}", resident.pod.name());
     }
-}
-
-/// Every value lies between what the kernel said right before and right after the scrape.
-#[track_caller]
-fn values_are_the_kernels(agent: &Agent, residents: &[Resident<'_>]) -> Result<()> {
-    let before = truth::read(residents)?;
-    let page = scrape(agent);
-    let after = truth::read(residents)?;
-    let differences = truth::differences(&before, &page, &after);
-    let count = differences.len();
-    assert!(differences.is_empty(), "{count} of {} differ:\n{}", before.len(), differences.join("\n"));
-    Ok(())
 }
 
 /// The values that matter are not all zeros.
@@ -387,34 +371,6 @@ fn containerd_may_die_and_come_back<'node>(
     });
     assert_eq!(scrape(agent).value("kata_pulse_cri_up", &[]), 1.0);
     Ok(Resident::new(pod).with(app))
-}
-
-/// A page of everything, which in any state of the node keeps the rules of the format and of cAdvisor's labels.
-#[track_caller]
-fn scrape(agent: &Agent) -> Page {
-    let page = agent.page("/metrics");
-    for sample in page.samples() {
-        assert_eq!(sample.timestamp, None, "{sample:?}");
-        if sample.name.starts_with("container_") && sample.name != "container_scrape_error" {
-            let missing = IDENTITY.iter().find(|name| sample.label(name).is_none());
-            assert!(missing.is_none(), "{sample:?} lacks a label");
-            let foreign = sample
-                .labels
-                .keys()
-                .find(|name| !IDENTITY.contains(&name.as_str()) && !DETAILS.contains(&name.as_str()));
-            assert!(foreign.is_none(), "{sample:?} has a label that cAdvisor's has not");
-        }
-    }
-    for family in page.families.iter().filter(|family| !family.samples.is_empty()) {
-        assert!(family.kind.is_some() && family.help.is_some(), "{} has no TYPE or HELP", family.name);
-    }
-    page
-}
-
-/// The `id` labels below `root` that a family has rows for.
-fn ids(page: &Page, family: &str, root: &str) -> BTreeSet<String> {
-    let ids = page.matching(family, &[]).into_iter().filter_map(|sample| sample.label("id"));
-    ids.filter(|id| id.starts_with(&format!("{root}/"))).map(str::to_owned).collect()
 }
 
 /// The machine's memory in bytes.

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod agent;
+pub mod cadvisor;
 pub mod command;
 pub mod exposition;
 pub mod gate;

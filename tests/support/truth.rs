@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use kata_pulse_realnode::{APP_IMAGE, Cgroup, Container, PAUSE_IMAGE, Pod};
 
+use super::agent::Agent;
+use super::cadvisor::scrape;
 use super::exposition::{Labels, Page};
 
 /// Ticks of `cpuacct.stat` per second: the kernel says 100 to user space on every architecture.
@@ -91,8 +93,20 @@ pub enum Claim {
     Absent,
 }
 
+/// Every value lies between what the kernel said right before and right after the scrape.
+#[track_caller]
+pub fn values_are_the_kernels(agent: &Agent, residents: &[Resident<'_>]) -> Result<()> {
+    let before = read(residents)?;
+    let page = scrape(agent);
+    let after = read(residents)?;
+    let differences = differences(&before, &page, &after);
+    let count = differences.len();
+    assert!(differences.is_empty(), "{count} of {} differ:\n{}", before.len(), differences.join("\n"));
+    Ok(())
+}
+
 /// Reads every fact of these pods.
-pub fn read(residents: &[Resident<'_>]) -> Result<Vec<Fact>> {
+fn read(residents: &[Resident<'_>]) -> Result<Vec<Fact>> {
     let mut facts = Vec::new();
     for resident in residents.iter().filter(|resident| !resident.stopped) {
         facts.extend(pod_facts(resident)?);
@@ -105,7 +119,7 @@ pub fn read(residents: &[Resident<'_>]) -> Result<Vec<Fact>> {
 }
 
 /// Says where a page differs from what was read before and after it.
-pub fn differences(before: &[Fact], page: &Page, after: &[Fact]) -> Vec<String> {
+fn differences(before: &[Fact], page: &Page, after: &[Fact]) -> Vec<String> {
     assert_eq!(before.len(), after.len(), "the same facts are read twice");
     before.iter().zip(after).filter_map(|(before, after)| difference(before, page, after)).collect()
 }
