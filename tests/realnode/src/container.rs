@@ -117,6 +117,16 @@ impl<'node> Container<'node> {
         self.spec.attempt
     }
 
+    /// The memory limit in bytes, if one was asked for.
+    pub fn memory_limit(&self) -> Option<u64> {
+        positive(self.spec.resources.memory_limit_in_bytes)
+    }
+
+    /// The CPU quota and its period in microseconds, if a quota was asked for.
+    pub fn cpu_quota(&self) -> Option<(u64, u64)> {
+        positive(self.spec.resources.cpu_quota).zip(positive(self.spec.resources.cpu_period))
+    }
+
     /// The first process as the node sees it, or 0 for a container that ended before it could be asked.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -169,6 +179,11 @@ impl<'node> Container<'node> {
     pub fn remove(self) -> Result<()> {
         self.node.cri().remove_container(&self.id)
     }
+}
+
+/// CRI says 0 for what is not asked for.
+fn positive(number: i64) -> Option<u64> {
+    u64::try_from(number).ok().filter(|number| *number > 0)
 }
 
 fn container_config(node: &Node, pod: &Pod<'_>, spec: &ContainerSpec, log_path: String) -> Result<ContainerConfig> {

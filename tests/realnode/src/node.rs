@@ -75,6 +75,11 @@ impl Node {
         self.run.cgroup().path().to_owned()
     }
 
+    /// A cgroup below the node's root, whoever made it: `kubepods/burstable`.
+    pub fn cgroup(&self, path: &str) -> Cgroup {
+        Cgroup::new(format!("{}/{path}", self.cgroup_root()))
+    }
+
     /// Makes the pod's cgroup, then its sandbox, as the kubelet does.
     pub fn run_pod(&self, spec: PodSpec) -> Result<Pod<'_>> {
         Pod::run_on(self, spec)
