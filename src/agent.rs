@@ -36,6 +36,10 @@ const REFRESH_DEADLINE: Duration = Duration::from_millis(1500);
 /// The same while the runtime is known not to answer: only the cgroup tree can tell something new then.
 const REFRESH_DEADLINE_ALONE: Duration = Duration::from_millis(250);
 
+/// A round over the Kata sandboxes that took longer is not made twice in one scrape: somebody hangs, and the deadline is
+/// near.
+const REPEATABLE: Duration = Duration::from_secs(1);
+
 /// How long the first scrape waits for the sizes of writable layers.
 const FIRST_LAYERS_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -309,10 +313,17 @@ impl Agent {
         self.discovery.ready().await;
         self.refresh_layers().await;
         let mut snapshot = self.collect_host().await?;
-        if let Some(katas) = &self.katas {
-            let round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory)).await;
-            round.merge_into(&mut snapshot, &self.oom);
+        let Some(katas) = &self.katas else { return Some(snapshot) };
+        let mut round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory)).await;
+        if round.is_outdated() && round.took() < REPEATABLE {
+            // Nothing on the host tells that a container in a guest has gone.
+            self.refresh(REFRESH_DEADLINE).await;
+            if self.discovery.inventory().generation != snapshot.inventory.generation {
+                snapshot = self.collect_host().await?;
+                round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory)).await;
+            }
         }
+        round.merge_into(&mut snapshot, &self.oom);
         Some(snapshot)
     }
 

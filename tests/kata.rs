@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use kata_pulse_simulator::cri::Method;
 use kata_pulse_simulator::kata::{
     Endpoint, Fault, GuestCgroup, Hypervisor, KataNode, KataNodeBuilder, KataSandbox, Runtime,
 };
@@ -17,10 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn start(builder: KataNodeBuilder) -> (KataNode, Agent) {
     let node = builder.start().expect("a simulated node");
+    let agent = agent_on(&node);
+    (node, agent)
+}
+
+fn agent_on(node: &KataNode) -> Agent {
     let mut flags = node.flags();
     flags.extend(["--max-age-secs", "0", "--metrics-profile", "all"].map(Into::into));
-    let agent = Agent::start(flags);
-    (node, agent)
+    Agent::start(flags)
 }
 
 fn pod_labels(sandbox: &KataSandbox) -> [(String, String); 2] {
@@ -229,6 +234,37 @@ fn a_guest_whose_policy_forbids_its_text_still_tells_of_its_containers() {
         "a refusal is not asked for again"
     );
     assert_eq!(sandbox.requests(Endpoint::Shim, "GET /metrics"), 0, "nor by way of the shim");
+    assert_eq!(node.violations(), []);
+}
+
+/// Nothing on the host tells that a container in a guest has gone; a runtime without an event stream does not either.
+#[test]
+fn a_sandbox_is_not_down_because_one_of_its_containers_was_removed() {
+    let builder = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor).containers(3);
+    let node = builder.start().expect("a simulated node");
+    node.registry().set_event_stream(false);
+    let agent = agent_on(&node);
+    let sandbox = node.sandbox(0);
+    assert_eq!(up(&agent.page("/metrics"), &sandbox), Some(1.0));
+    for id in &sandbox.containers()[1..] {
+        sandbox.remove_container(id);
+        let page = agent.page("/metrics");
+        assert_eq!(up(&page, &sandbox), Some(1.0));
+        assert!(page.matching("container_memory_usage_bytes", &[("name", id)]).is_empty());
+        check_containers(&page, &sandbox, GuestCgroup::V2, true);
+    }
+    // One that only the guest has lost is missing, and that is said.
+    let last = &sandbox.containers()[0];
+    let listed = node.registry().container(last).expect("it is listed");
+    sandbox.remove_container(last);
+    node.registry().add_container_entry(listed);
+    agent.page("/metrics");
+    let asked = node.runtime().calls(Method::ListContainers);
+    for _ in 0..3 {
+        assert_eq!(up(&agent.page("/metrics"), &sandbox), Some(0.0));
+    }
+    let again = node.runtime().calls(Method::ListContainers) - asked;
+    assert!(again <= 1, "the runtime was asked again for every scrape: {again}");
     assert_eq!(node.violations(), []);
 }
 

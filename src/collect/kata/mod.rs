@@ -88,6 +88,8 @@ pub struct Measured {
     pub error: String,
     /// Whether the guest's text came.
     pub heard: Heard,
+    /// The guest does not know a container that it knew before: the inventory may be out of date.
+    pub outdated: bool,
 }
 
 impl Default for Measured {
@@ -99,6 +101,7 @@ impl Default for Measured {
             up: false,
             error: "not finished in time".to_owned(),
             heard: Heard::Nothing,
+            outdated: false,
         }
     }
 }
@@ -363,6 +366,16 @@ impl Measured {
 }
 
 impl Round {
+    /// Containers of the inventory may have gone. Said once of each: one that stays listed is missing indeed.
+    pub fn is_outdated(&self) -> bool {
+        self.measured.values().any(|measured| measured.outdated)
+    }
+
+    /// How long it took.
+    pub const fn took(&self) -> Duration {
+        self.report.took
+    }
+
     /// Puts what was learnt into the snapshot: rows in guests get their usage or go, sandboxes their report.
     /// Out-of-memory kills inside guests come from the ledger.
     pub fn merge_into(mut self, snapshot: &mut Snapshot, oom: &Ledger) {

@@ -3,7 +3,7 @@
 //! A source that hung is left alone for a while, see [`Rest`]. Each question waits for the one before it: a sandbox has
 //! one request in flight, whoever asks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use crate::collect::chain;
@@ -51,6 +51,8 @@ pub struct Probe {
     cri_rest: Rest,
     shim_rest: Rest,
     vmm_rest: Rest,
+    /// Containers of the inventory that the guest did not know the last time.
+    unknown: HashSet<ContainerId>,
 }
 
 /// The sandbox that is asked, and what is known of it without asking.
@@ -94,6 +96,7 @@ struct Answers {
     guest: Option<Guest>,
     guest_from: Option<&'static str>,
     reading: Report,
+    unknown: HashSet<ContainerId>,
     error: Option<String>,
 }
 
@@ -154,7 +157,9 @@ impl Probe {
             self.ask_cri(target, &mut answers).await;
         }
         let heard = answers.heard();
-        let Answers { sources, containers, containers_from, guest, guest_from, reading, error } = answers;
+        let Answers { sources, containers, containers_from, guest, guest_from, reading, unknown, error } = answers;
+        let outdated = unknown.iter().any(|id| !self.unknown.contains(id));
+        self.unknown = unknown;
         let running = |state| state == ContainerState::Running;
         let expected = target.sandbox.containers.iter().filter(|container| running(container.state));
         let complete = expected.map(|container| &container.id).all(|id| containers.contains_key(id));
@@ -173,7 +178,7 @@ impl Probe {
             ..KataReport::default()
         };
         let error = if up { String::new() } else { error.unwrap_or_else(|| "not every container answered".to_owned()) };
-        Measured { report, containers, up, error, heard }
+        Measured { report, containers, up, error, heard, outdated }
     }
 
     /// The agent: the guest's own text and every container's stats, over one connection.
@@ -299,7 +304,7 @@ impl Probe {
                     Ok(usage) => answers.container("task", id, usage),
                     Err(error) => state = SourceState::Failed(chain(&error)),
                 },
-                Err(TransportError::UnknownId { .. }) => {}
+                Err(TransportError::UnknownId { .. }) => drop(answers.unknown.insert(id)),
                 Err(error) => {
                     if error.is_timeout() {
                         self.task_rest.begin();
@@ -487,8 +492,8 @@ async fn converse(
     for id in ids(sandbox) {
         match agent.container_stats(id.as_str()).await {
             Ok(stats) => answers.container("agent", id, stats::of_agent(&stats)),
-            // A container that is being made or has just ended.
-            Err(TransportError::UnknownId { .. }) => {}
+            // A container that has just ended, if it is not lost.
+            Err(TransportError::UnknownId { .. }) => drop(answers.unknown.insert(id)),
             Err(error) => return Err(error),
         }
     }
