@@ -106,6 +106,26 @@ fn container_events_are_followed_where_the_runtime_has_them() {
     agent.wait_until("the pod is listed", PATIENCE, || agent.get("/sandboxes").text().contains(pod.id()));
 }
 
+/// Each hint made discovery sync, and each sync made it more patient, so that a busy start was followed by a long wait.
+#[test]
+fn a_pod_that_starts_amid_many_hints_is_there_soon_after_the_runtime_lists_it() {
+    let world = World::new();
+    world.node.set_event_stream(false);
+    let agent = world.agent(NEVER);
+    let pod = Pod::new("shop", "web");
+    let app = pod.container("app");
+    world.make_cgroups(&pod, std::slice::from_ref(&app));
+    assert!(names(&agent).is_empty(), "it is held back until it has a name");
+    for number in 0..8 {
+        let asked = world.server.calls(Method::ListContainers);
+        world.host.write(&format!("run/kata/something-{number}/file"), "");
+        assert!(world.server.wait_for_calls(Method::ListContainers, asked + 1, PATIENCE));
+    }
+    world.node.add_pod(&pod);
+    world.node.add_container(&app);
+    agent.wait_until("the pod has its name", Duration::from_secs(4), || names(&agent) == ["web/app"]);
+}
+
 #[test]
 fn a_status_is_asked_once_and_again_when_the_state_changes() {
     let world = World::new();

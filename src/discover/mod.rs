@@ -213,15 +213,19 @@ impl Writer {
             }
             let interval = self.shared.options.interval;
             let pause = if again_soon { self.soon.min(interval) } else { interval };
-            self.soon = if again_soon { pause * 2 } else { SOON };
             match tokio::time::timeout(pause, requests.recv()).await {
                 Ok(Some(Some(done))) => {
                     // Someone waits: no pause, but back into the queue for the next round.
                     let _ = self.shared.hints.send(Some(done));
                 }
-                Ok(Some(None)) => tokio::time::sleep(HINT_PAUSE.saturating_sub(started.elapsed())).await,
+                Ok(Some(None)) => {
+                    // Something goes on, so whatever is missing may be there any moment.
+                    self.soon = SOON;
+                    tokio::time::sleep(HINT_PAUSE.saturating_sub(started.elapsed())).await;
+                }
                 Ok(None) => return,
-                Err(_) => {}
+                // Only a pause that was waited out in vain makes the next one longer.
+                Err(_) => self.soon = if again_soon { pause * 2 } else { SOON },
             }
         }
     }
