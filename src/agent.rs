@@ -190,17 +190,7 @@ async fn follow_inventory(agent: Arc<Agent>, oom: Arc<Ledger>) {
     while inventories.changed().await.is_ok() {
         let inventory = Arc::clone(&inventories.borrow_and_update());
         oom.observe_exits(&inventory);
-        let (collection, katas) = (Arc::clone(&agent.collection), agent.katas.clone());
-        let forgotten = tokio::task::spawn_blocking(move || {
-            if let Some(katas) = katas {
-                katas.forget(&inventory);
-            }
-            lock(&collection).forget(&inventory);
-        })
-        .await;
-        if let Err(error) = forgotten {
-            tracing::error!(%error, "dropping what was held for gone pods failed");
-        }
+        agent.let_go(inventory).await;
     }
 }
 
@@ -313,18 +303,51 @@ impl Agent {
         self.discovery.ready().await;
         self.refresh_layers().await;
         let mut snapshot = self.collect_host().await?;
-        let Some(katas) = &self.katas else { return Some(snapshot) };
+        if let Some(katas) = &self.katas {
+            self.add_guests(katas, &mut snapshot).await?;
+        }
+        self.let_go_of_what_went(&Handle::current(), &snapshot.inventory);
+        Some(snapshot)
+    }
+
+    /// Measures the Kata sandboxes of the snapshot.
+    async fn add_guests(&self, katas: &Arc<Katas>, snapshot: &mut Snapshot) -> Option<()> {
         let mut round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory)).await;
         if round.is_outdated() && round.took() < REPEATABLE {
             // Nothing on the host tells that a container in a guest has gone.
             self.refresh(REFRESH_DEADLINE).await;
             if self.discovery.inventory().generation != snapshot.inventory.generation {
-                snapshot = self.collect_host().await?;
+                *snapshot = self.collect_host().await?;
                 round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory)).await;
             }
         }
-        round.merge_into(&mut snapshot, &self.oom);
-        Some(snapshot)
+        round.merge_into(snapshot, &self.oom);
+        Some(())
+    }
+
+    /// What went while it was read was let go of, and may have been opened again after that. Nobody waits for it: it may
+    /// have to wait itself.
+    fn let_go_of_what_went(&self, runtime: &Handle, read: &Inventory) {
+        let inventory = self.discovery.inventory();
+        if inventory.generation != read.generation {
+            runtime.spawn(self.let_go(inventory));
+        }
+    }
+
+    /// Drops what is held of pods that are not in the inventory.
+    fn let_go(&self, inventory: Arc<Inventory>) -> impl Future<Output = ()> + use<> {
+        let (collection, katas) = (Arc::clone(&self.collection), self.katas.clone());
+        async move {
+            let gone = tokio::task::spawn_blocking(move || {
+                if let Some(katas) = katas {
+                    katas.forget(&inventory);
+                }
+                lock(&collection).forget(&inventory);
+            });
+            if let Err(error) = gone.await {
+                tracing::error!(%error, "dropping what was held for gone pods failed");
+            }
+        }
     }
 
     /// The shims' own metrics. All sandboxes together are asked once for all who wait; a single one is asked by itself,
@@ -336,13 +359,21 @@ impl Agent {
         runtime: &Handle,
     ) -> Result<Arc<Passthrough>, NoSnapshot> {
         let Some(katas) = &self.katas else { return Ok(Arc::default()) };
-        let (katas, inventory) = (Arc::clone(katas), self.discovery.inventory());
+        let inventory = self.discovery.inventory();
         if sandbox.is_some() {
-            let one = katas.pass_on(inventory, sandbox);
+            // On the agent's own threads: a connection that is made belongs to where it was made.
+            let one = runtime.spawn(Arc::clone(katas).pass_on(Arc::clone(&inventory), sandbox));
             let passed = tokio::time::timeout(deadline, one).await.map_err(|_| NoSnapshot::Late(deadline))?;
+            let passed = passed.map_err(|_| NoSnapshot::Aborted)?;
+            self.let_go_of_what_went(runtime, &inventory);
             return Ok(Arc::new(passed));
         }
-        let all = || async move { Some(katas.pass_on(inventory, None).await) };
+        let (agent, katas, handle) = (Arc::clone(self), Arc::clone(katas), runtime.clone());
+        let all = || async move {
+            let passed = katas.pass_on(Arc::clone(&inventory), None).await;
+            agent.let_go_of_what_went(&handle, &inventory);
+            Some(passed)
+        };
         self.passthrough.get(|age| age < self.max_age, deadline, runtime, all).await
     }
 
