@@ -1,0 +1,15 @@
+//! Many Kata sandboxes, some of them ill: the others are told in full and in time, what the agent holds stays the same
+//! however long it goes on, those that come are seen at once, and those that go leave nothing behind.
+
+use std::time::Duration;
+
+mod arrival;
+mod churn;
+mod glance;
+mod held;
+mod hundred;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Long enough for anything that is not stuck, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
