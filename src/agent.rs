@@ -40,6 +40,9 @@ const REFRESH_DEADLINE_ALONE: Duration = Duration::from_millis(250);
 /// near.
 const REPEATABLE: Duration = Duration::from_secs(1);
 
+/// How long nobody waits for a collection in the background.
+const UNHURRIED: Duration = Duration::from_secs(10);
+
 /// How long the first scrape waits for the sizes of writable layers.
 const FIRST_LAYERS_DEADLINE: Duration = Duration::from_millis(500);
 
@@ -230,7 +233,7 @@ async fn collect_in_background(agent: Arc<Agent>, interval: Duration) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let mut landing = agent.flight.join_or_take_off(&Handle::current(), || Arc::clone(&agent).collect());
+        let mut landing = agent.flight.join_or_take_off(&Handle::current(), || Arc::clone(&agent).collect(UNHURRIED));
         // An aborted collection has been logged; the next tick tries again.
         let _ = landing.wait_for(Option::is_some).await;
     }
@@ -296,29 +299,30 @@ impl Agent {
 
     async fn snapshot(self: &Arc<Self>, deadline: Duration, runtime: &Handle) -> Result<Arc<Snapshot>, NoSnapshot> {
         let fresh = |age| self.in_background || age < self.max_age;
-        self.flight.get(fresh, deadline, runtime, || Arc::clone(self).collect()).await
+        self.flight.get(fresh, deadline, runtime, || Arc::clone(self).collect(deadline)).await
     }
 
-    async fn collect(self: Arc<Self>) -> Option<Snapshot> {
+    /// One collection, for a scrape that waits this long.
+    async fn collect(self: Arc<Self>, waits: Duration) -> Option<Snapshot> {
         self.discovery.ready().await;
         self.refresh_layers().await;
         let mut snapshot = self.collect_host().await?;
         if let Some(katas) = &self.katas {
-            self.add_guests(katas, &mut snapshot).await?;
+            self.add_guests(katas, &mut snapshot, waits).await?;
         }
         self.let_go_of_what_went(&Handle::current(), &snapshot.inventory);
         Some(snapshot)
     }
 
     /// Measures the Kata sandboxes of the snapshot.
-    async fn add_guests(&self, katas: &Arc<Katas>, snapshot: &mut Snapshot) -> Option<()> {
-        let mut round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory)).await;
+    async fn add_guests(&self, katas: &Arc<Katas>, snapshot: &mut Snapshot, waits: Duration) -> Option<()> {
+        let mut round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory), waits).await;
         if round.is_outdated() && round.took() < REPEATABLE {
             // Nothing on the host tells that a container in a guest has gone.
             self.refresh(REFRESH_DEADLINE).await;
             if self.discovery.inventory().generation != snapshot.inventory.generation {
                 *snapshot = self.collect_host().await?;
-                round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory)).await;
+                round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory), waits).await;
             }
         }
         round.merge_into(snapshot, &self.oom);

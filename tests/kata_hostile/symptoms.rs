@@ -1,9 +1,11 @@
 //! What once went wrong, named after how it showed.
 
+use std::time::{Duration, Instant};
+
 use kata_pulse_simulator::kata::{Endpoint, Fault, Hypervisor, KataNode, Lie, Runtime};
 
 use crate::support::agent::Agent;
-use crate::support::kata::{flags, scrape};
+use crate::support::kata::{assert_none, differences, facts, flags, page, scrape, up};
 
 #[test]
 fn a_sandbox_that_is_cut_off_is_not_renamed() {
@@ -16,7 +18,7 @@ fn a_sandbox_that_is_cut_off_is_not_renamed() {
     };
     let before = info(&scrape(&agent));
     assert_eq!(before[0]["hypervisor"], "clh");
-    // All deadlines together are longer than a collection may take.
+    // All deadlines together are longer than a sandbox may take.
     sandbox.fail_all(&Fault::Hang);
     assert_eq!(info(&scrape(&agent)), before);
 }
@@ -46,4 +48,23 @@ fn numbers_that_have_no_sum_do_not_cost_the_page() {
     assert_eq!(page.value("kata_pulse_sandbox_up", &id), 1.0);
     sandbox.lie(None);
     assert!(scrape(&agent).lookup("kata_pulse_sandbox_overhead_memory_bytes", &id).is_some());
+}
+
+#[test]
+fn a_sandbox_that_hangs_does_not_make_a_hurried_scrape_late() {
+    let builder = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor).times(3);
+    let node = builder.start().expect("a node");
+    let agent = Agent::start(flags(&node));
+    node.sandbox(0).fail_all(&Fault::Hang);
+    for _ in 0..4 {
+        let started = Instant::now();
+        let answer = agent.get_with("/metrics", &[("X-Prometheus-Scrape-Timeout-Seconds", "3")]);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        let page = page(&answer);
+        for well in [node.sandbox(1), node.sandbox(2)] {
+            assert_none(&differences(&page, &facts(&well)), "beside it");
+        }
+        assert_eq!(up(&page, &node.sandbox(0)), Some(0.0));
+    }
 }

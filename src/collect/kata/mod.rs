@@ -57,9 +57,18 @@ use site::{Site, Sites};
 /// Sandboxes asked at the same time.
 const CONCURRENT: usize = 64;
 
-/// The longest a collection of all sandboxes may take. The single deadlines are shorter; this one holds when there are
-/// so many hung sandboxes that they have to wait for each other.
+/// The longest a collection of all sandboxes may take. One sandbox may take half of it; this one holds when there are so
+/// many hung sandboxes that they have to wait for each other.
 const DEADLINE: Duration = Duration::from_secs(8);
+
+/// How long one sandbox may take: time for two sources that hang, and less than scrapes usually wait.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// What is kept back of a scrape's time for all that is not asking sandboxes.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// However short a scrape's time is, a sandbox that is well can answer within this.
+const MIN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Its name in `COLLECTORS`.
 pub const NAME: &str = "kata";
@@ -149,16 +158,17 @@ impl Katas {
         Arc::new(Self { options: Arc::new(options), cri, sites, probes, host, remembered })
     }
 
-    /// Asks every ready Kata sandbox, all at the same time.
-    pub async fn collect(self: Arc<Self>, inventory: Arc<Inventory>) -> Round {
+    /// Asks every ready Kata sandbox, all at the same time, for a scrape that waits this long.
+    pub async fn collect(self: Arc<Self>, inventory: Arc<Inventory>, waits: Duration) -> Round {
         let started = Instant::now();
-        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let patience = waits.saturating_sub(MARGIN).clamp(MIN_PATIENCE, PATIENCE);
+        let deadline = tokio::time::Instant::now() + DEADLINE.min(patience * 2);
         let sandboxes = ready(&inventory);
         let mut measured: HashMap<SandboxId, Measured> =
             sandboxes.iter().map(|sandbox| (sandbox.id.clone(), Measured::default())).collect();
         let mut error = None;
         if !sandboxes.is_empty()
-            && let Err(problem) = self.measure_all(&sandboxes, deadline, &mut measured).await
+            && let Err(problem) = self.measure_all(&sandboxes, deadline, patience, &mut measured).await
         {
             error = Some(problem.to_owned());
         }
@@ -175,7 +185,9 @@ impl Katas {
             sandboxes = sandboxes.iter().filter(|sandbox| sandbox.id == *only).cloned().collect();
         }
         let sites = self.look(&sandboxes, deadline).await.unwrap_or_default();
-        let passed = self.ask_each(&sandboxes, &sites, deadline, |probe, target| probe.pass_on(target).boxed()).await;
+        let passed = self
+            .ask_each(&sandboxes, &sites, (deadline, DEADLINE), |probe, target| probe.pass_on(target).boxed())
+            .await;
         let mut passed: HashMap<SandboxId, Passed> = passed.into_iter().collect();
         let sandboxes = sandboxes.iter().map(|sandbox| {
             let Passed { families, dropped, shim } = passed.remove(&sandbox.id).unwrap_or_default();
@@ -202,6 +214,7 @@ impl Katas {
         self: &Arc<Self>,
         sandboxes: &Arc<[Arc<Sandbox>]>,
         deadline: tokio::time::Instant,
+        patience: Duration,
         measured: &mut HashMap<SandboxId, Measured>,
     ) -> Result<(), &'static str> {
         let sites = self.look(sandboxes, deadline).await?;
@@ -214,7 +227,7 @@ impl Katas {
         // At the same time, so that both sides are of the same moment.
         let (host, guests) = tokio::join!(
             timeout_at(deadline, apart(&self.host, move |host| host.read(&all, &their))),
-            self.ask_each(sandboxes, &sites, deadline, |probe, target| probe.measure(target).boxed()),
+            self.ask_each(sandboxes, &sites, (deadline, patience), |probe, target| probe.measure(target).boxed()),
         );
         measured.extend(guests);
         let outcome = match host {
@@ -238,7 +251,7 @@ impl Katas {
         self: &Arc<Self>,
         sandboxes: &[Arc<Sandbox>],
         sites: &[Arc<Site>],
-        deadline: tokio::time::Instant,
+        (deadline, patience): (tokio::time::Instant, Duration),
         ask: for<'a> fn(&'a mut Probe, Target<'a>) -> BoxFuture<'a, T>,
     ) -> Vec<(SandboxId, T)> {
         let permits = Arc::new(Semaphore::new(CONCURRENT));
@@ -251,7 +264,8 @@ impl Katas {
                 let _permit = permits.acquire().await;
                 let probe = katas.probe(&sandbox.id);
                 let mut probe = probe.lock().await;
-                let target = Target { options: &katas.options, sandbox: &sandbox, site: &site, cri: &katas.cri };
+                let (options, cri) = (&katas.options, &katas.cri);
+                let target = Target { options, sandbox: &sandbox, site: &site, cri, patience };
                 (sandbox.id.clone(), ask(&mut probe, target).await)
             });
         }

@@ -4,7 +4,9 @@
 //! one request in flight, whoever asks.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
 
 use crate::collect::chain;
 use crate::collect::kata::agent::AgentClient;
@@ -66,6 +68,8 @@ pub struct Target<'a> {
     pub site: &'a Site,
     /// The runtime, which may know what nobody else tells.
     pub cri: &'a Cri,
+    /// How long everybody together may take to tell of the sandbox.
+    pub patience: Duration,
 }
 
 /// A sandbox's own metrics, to be passed on.
@@ -97,6 +101,8 @@ struct Answers {
     guest_from: Option<&'static str>,
     reading: Report,
     unknown: HashSet<ContainerId>,
+    /// Who is being asked, or was the last to be.
+    asking: Option<&'static str>,
     error: Option<String>,
 }
 
@@ -134,30 +140,16 @@ impl Probe {
         let mut vmm = None;
         self.hypervisor = target.site.hypervisor().or(self.hypervisor);
         self.url_rests = self.url_rest.is_due();
-        if let Some(directory) = &target.sandbox.kata {
-            self.ask_agent(target, directory, &mut answers).await;
-            if answers.containers.is_empty() {
-                self.ask_task(target, directory, &mut answers).await;
-            } else {
-                answers.note("task", SourceState::Skipped("agent_answers"));
-            }
-            if answers.guest.is_some() {
-                answers.note("shim", SourceState::Skipped("agent_answers"));
-            } else if self.text_denied {
-                // The shim would ask the same agent and be refused as well, after asking it for much else.
-                answers.note("shim", SourceState::Skipped("policy"));
-            } else {
-                self.ask_shim(target, directory, &mut answers).await;
-            }
+        let until = tokio::time::Instant::now() + target.patience;
+        if target.sandbox.kata.is_some() {
             vmm = self.ask_vmm(target, &mut answers).await;
-        } else {
-            answers.note("agent", SourceState::Failed("the sandbox's directory is not to be seen".to_owned()));
         }
-        if answers.containers.is_empty() {
-            self.ask_cri(target, &mut answers).await;
+        if timeout_at(until, self.ask_guest(target, &mut answers)).await.is_err() {
+            self.cut_off(target, &mut answers);
         }
         let heard = answers.heard();
-        let Answers { sources, containers, containers_from, guest, guest_from, reading, unknown, error } = answers;
+        let Answers { sources, containers, containers_from, guest, guest_from, reading, unknown, asking: _, error } =
+            answers;
         let outdated = unknown.iter().any(|id| !self.unknown.contains(id));
         self.unknown = unknown;
         let running = |state| state == ContainerState::Running;
@@ -181,16 +173,76 @@ impl Probe {
         Measured { report, containers, up, error, heard, outdated }
     }
 
+    /// Everybody who may tell of the guest and its containers, the best first.
+    async fn ask_guest(&mut self, target: Target<'_>, answers: &mut Answers) {
+        if let Some(directory) = &target.sandbox.kata {
+            self.ask_agent(target, directory, answers).await;
+            if answers.containers.is_empty() {
+                self.ask_task(target, directory, answers).await;
+            } else {
+                answers.note("task", SourceState::Skipped("agent_answers"));
+            }
+            if answers.guest.is_some() {
+                answers.note("shim", SourceState::Skipped("agent_answers"));
+            } else if self.text_denied {
+                // The shim would ask the same agent and be refused as well, after asking it for much else.
+                answers.note("shim", SourceState::Skipped("policy"));
+            } else {
+                self.ask_shim(target, directory, answers).await;
+            }
+        } else {
+            answers.note("agent", SourceState::Failed("the sandbox's directory is not to be seen".to_owned()));
+        }
+        if answers.containers.is_empty() {
+            self.ask_cri(target, answers).await;
+        }
+    }
+
+    /// The sandbox's time is up in the middle of a question. What was answered before it stays; who was being asked is
+    /// left alone for a while, and who was not asked any more is said not to have been.
+    fn cut_off(&mut self, target: Target<'_>, answers: &mut Answers) {
+        let asked = answers.asking.unwrap_or("agent");
+        match asked {
+            "task" => {
+                self.task_rest.begin();
+                self.task = None;
+            }
+            "shim" => self.shim_rest.begin(),
+            "cri" => self.cri_rest.begin(),
+            _ => {
+                self.agent_rest.begin();
+                self.agent = None;
+            }
+        }
+        answers.note(asked, SourceState::Failed(format!("not finished within {:.1?}", target.patience)));
+        for source in ["task", "shim"] {
+            if !answers.sources.contains_key(source) {
+                answers.note(source, SourceState::Skipped("no_time"));
+            }
+        }
+    }
+
     /// The agent: the guest's own text and every container's stats, over one connection.
     async fn ask_agent(&mut self, target: Target<'_>, directory: &KataDirectory, answers: &mut Answers) {
         if self.agent_rest.is_due() {
             return answers.note("agent", BACKOFF);
         }
+        answers.asking = Some("agent");
+        let reused = self.agent.as_ref().is_some_and(AgentClient::is_open);
         if let Err(state) = self.connect_agent(target, directory).await {
             return answers.note("agent", state);
         }
         let Some(agent) = &mut self.agent else { return };
-        let outcome = converse(agent, target.sandbox, &mut self.text_denied, answers).await;
+        let mut outcome = converse(agent, target.sandbox, &mut self.text_denied, answers).await;
+        if reused && answers.containers.is_empty() && matches!(outcome, Err(TransportError::Broken { .. })) {
+            // The other side had closed the connection while nobody used it.
+            self.agent = None;
+            if let Err(state) = self.connect_agent(target, directory).await {
+                return answers.note("agent", state);
+            }
+            let Some(agent) = &mut self.agent else { return };
+            outcome = converse(agent, target.sandbox, &mut self.text_denied, answers).await;
+        }
         answers.note("agent", outcome.as_ref().map_or_else(failed, |()| SourceState::Up));
         self.judge_agent(outcome.as_ref().err());
     }
@@ -281,6 +333,7 @@ impl Probe {
         if self.task_rest.is_due() {
             return answers.note("task", BACKOFF);
         }
+        answers.asking = Some("task");
         if !self.task.as_ref().is_some_and(TaskClient::is_open) {
             let Some(address) = &target.site.task else {
                 return answers.note("task", SourceState::Skipped("no_bundle"));
@@ -329,6 +382,7 @@ impl Probe {
         if self.cri_rest.is_due() || self.task_rest.has_begun() || answers.sources.get("task") == Some(&BACKOFF) {
             return answers.note("cri", BACKOFF);
         }
+        answers.asking = Some("cri");
         match target.cri.sandbox_container_stats(target.sandbox.id.as_str()).await {
             Ok(all) => {
                 for one in all {
@@ -371,6 +425,7 @@ impl Probe {
 
     /// The shim's `/metrics`, for the guest's text in it, if the shim survives the question.
     async fn ask_shim(&mut self, target: Target<'_>, directory: &KataDirectory, answers: &mut Answers) {
+        answers.asking = Some("shim");
         let permit = match self.permit(target, directory).await {
             Ok(permit) => permit,
             Err(state) => return answers.note("shim", state),
@@ -455,7 +510,7 @@ impl Probe {
             answers.note("vmm", BACKOFF);
             return None;
         }
-        match CloudHypervisor::new(socket).vmm(cloud_hypervisor::DEADLINE).await {
+        match CloudHypervisor::new(socket).vmm(cloud_hypervisor::DEADLINE.min(target.patience / 2)).await {
             Ok(vmm) => {
                 answers.note("vmm", SourceState::Up);
                 Some(vmm)
