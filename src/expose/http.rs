@@ -18,6 +18,7 @@ use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError};
 use crate::expose::negotiate;
 use crate::expose::page::{Key, Pages};
 use crate::expose::sandboxes;
+use crate::expose::text::Format;
 use crate::expose::walk::View;
 use crate::model::identity::SandboxId;
 use crate::model::inventory::{Inventory, Runtime};
@@ -249,13 +250,18 @@ async fn exposition(
         .body(&snapshot, Key { view, format, gzip })
         .await
         .map_err(|_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the body could not be encoded"))?;
+    Ok(exposed(format, gzip, body))
+}
+
+/// An exposition with its headers.
+fn exposed(format: Format, gzip: bool, body: impl MessageBody + 'static) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CONTENT_TYPE, format.content_type()));
     response.insert_header((header::VARY, "Accept, Accept-Encoding"));
     if gzip {
         response.insert_header((header::CONTENT_ENCODING, "gzip"));
     }
-    Ok(response.body(body))
+    response.body(body)
 }
 
 /// The sandbox that a full id or a unique prefix names.

@@ -155,6 +155,20 @@ pub struct DeviceIo {
 }
 
 impl DeviceIo {
+    /// A device of which nothing is known but its number.
+    pub const fn new(number: DeviceNumber) -> Self {
+        Self {
+            number,
+            device: String::new(),
+            read_bytes: None,
+            written_bytes: None,
+            reads: None,
+            writes: None,
+            other_bytes: Vec::new(),
+            cost: None,
+        }
+    }
+
     /// The `device` label. A device without a name gets the path that udev gives it by number, because two blank
     /// ones in a row would be one series twice.
     pub fn label(&self) -> Cow<'_, str> {

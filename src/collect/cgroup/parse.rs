@@ -373,16 +373,7 @@ struct IoStatKeys {
 
 impl IoStatKeys {
     fn new(number: DeviceNumber) -> Self {
-        let io = DeviceIo {
-            number,
-            device: String::new(),
-            read_bytes: None,
-            written_bytes: None,
-            reads: None,
-            writes: None,
-            other_bytes: Vec::new(),
-            cost: None,
-        };
+        let io = DeviceIo::new(number);
         Self { io, cost: [None; 4], any: false }
     }
 

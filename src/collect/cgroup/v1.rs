@@ -291,16 +291,7 @@ impl Handles {
 
 fn entry(devices: &mut Vec<DeviceIo>, number: DeviceNumber) -> &mut DeviceIo {
     let index = devices.iter().position(|device| device.number == number).unwrap_or_else(|| {
-        devices.push(DeviceIo {
-            number,
-            device: String::new(),
-            read_bytes: None,
-            written_bytes: None,
-            reads: None,
-            writes: None,
-            other_bytes: Vec::new(),
-            cost: None,
-        });
+        devices.push(DeviceIo::new(number));
         devices.len() - 1
     });
     &mut devices[index]

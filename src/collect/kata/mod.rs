@@ -20,6 +20,7 @@ mod network_choice;
 mod passthrough;
 mod probe;
 mod rest;
+mod round;
 pub mod shim;
 mod site;
 pub mod state_file;
@@ -38,20 +39,17 @@ use tokio::time::timeout_at;
 
 use crate::collect::Roots;
 use crate::collect::held::Budget;
-use crate::collect::oom::Ledger;
 use crate::cri::Cri;
 use crate::model::guest::Hypervisor;
-use crate::model::host_side::HostSide;
-use crate::model::identity::{ContainerId, SandboxId};
-use crate::model::inventory::{Inventory, Kind, Runtime, Sandbox, SandboxState};
+use crate::model::identity::SandboxId;
+use crate::model::inventory::{Inventory, Runtime, Sandbox, SandboxState};
 use crate::model::passthrough::{PassedSandbox, Passthrough};
-use crate::model::snapshot::{CollectorReport, KataReport, Snapshot, SourceState};
-use crate::model::units::Bytes;
-use crate::model::usage::{Spec, Usage};
+use crate::model::snapshot::CollectorReport;
 use gate::ShimScrape;
 use host_pass::HostPass;
-use network_choice::{Heard, NetworkChoice, NetworkSide};
+use network_choice::NetworkChoice;
 use probe::{Passed, Probe, Target};
+pub use round::{Measured, Round};
 use site::{Site, Sites};
 
 /// Sandboxes asked at the same time.
@@ -82,44 +80,6 @@ pub struct Options {
     pub bundles: Vec<PathBuf>,
     /// What may be asked of shims.
     pub shim_scrape: ShimScrape,
-}
-
-/// What was learnt of one sandbox.
-#[derive(Debug)]
-pub struct Measured {
-    /// About the sandbox as a whole.
-    pub report: KataReport,
-    /// By container; under the sandbox's own id the pause container.
-    pub containers: HashMap<ContainerId, Usage>,
-    /// Every container was measured.
-    pub up: bool,
-    /// Why not; blank when up.
-    pub error: String,
-    /// Whether the guest's text came.
-    pub heard: Heard,
-    /// The guest does not know a container that it knew before: the inventory may be out of date.
-    pub outdated: bool,
-}
-
-impl Default for Measured {
-    /// Nothing was learnt in time.
-    fn default() -> Self {
-        Self {
-            report: KataReport::default(),
-            containers: HashMap::new(),
-            up: false,
-            error: "not finished in time".to_owned(),
-            heard: Heard::Nothing,
-            outdated: false,
-        }
-    }
-}
-
-/// A finished round.
-#[derive(Debug)]
-pub struct Round {
-    measured: HashMap<SandboxId, Measured>,
-    report: CollectorReport,
 }
 
 type SharedProbe = Arc<AsyncMutex<Probe>>;
@@ -337,142 +297,4 @@ where
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind the locks is consistent between any two statements.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Measured {
-    /// Every container told what it uses. The pause container counts as well, unless nobody knows of one: what it uses
-    /// would pass for overhead.
-    fn is_whole(&self, sandbox: &SandboxId) -> bool {
-        let answered = |source| self.report.sources.get(source) == Some(&SourceState::Up);
-        self.up && (self.containers.contains_key(sandbox.as_str()) || answered("agent") || answered("task"))
-    }
-
-    /// Adds what the node pays, and what of it the containers do not use. Both sides must be whole for that.
-    fn add_host(&mut self, sandbox: &SandboxId, side: HostSide) {
-        let mut used = self.containers.values().map(|usage| usage.memory.as_ref()?.usage.map(|bytes| bytes.0));
-        // A guest may claim numbers that have no sum.
-        let used = used.try_fold(0u64, |sum, bytes| sum.checked_add(bytes?));
-        if let (true, Some(memory), Some(used)) = (self.is_whole(sandbox), side.memory, used) {
-            self.report.overhead_memory = Some(Bytes(memory.0.saturating_sub(used)));
-        }
-        self.report.host = Some(side);
-    }
-
-    /// Names devices, bounds what the guest named, and puts the pod's network where rows look for it.
-    fn settle(&mut self, network: Option<NetworkSide>, disks: &[String]) {
-        for usage in self.containers.values_mut() {
-            devices::name(&mut usage.io, disks);
-        }
-        let over = allowance::bound(self);
-        if over > 0 {
-            *self.report.dropped.entry("too_many").or_default() += over;
-        }
-        let KataReport { guest, host, network: interfaces, values_from, .. } = &mut self.report;
-        *interfaces = match network {
-            Some(NetworkSide::Guest) => guest.as_ref().map(|guest| guest.interfaces.clone()).unwrap_or_default(),
-            Some(NetworkSide::Host) => host.as_ref().map(|host| host.network.clone()).unwrap_or_default(),
-            None => Vec::new(),
-        };
-        if let (Some(side), false) = (network, interfaces.is_empty()) {
-            values_from.insert("network", side.as_str());
-        }
-    }
-}
-
-impl Round {
-    /// Containers of the inventory may have gone. Said once of each: one that stays listed is missing indeed.
-    pub fn is_outdated(&self) -> bool {
-        self.measured.values().any(|measured| measured.outdated)
-    }
-
-    /// How long it took.
-    pub const fn took(&self) -> Duration {
-        self.report.took
-    }
-
-    /// Puts what was learnt into the snapshot: rows in guests get their usage or go, sandboxes their report.
-    /// Out-of-memory kills inside guests come from the ledger.
-    pub fn merge_into(mut self, snapshot: &mut Snapshot, oom: &Ledger) {
-        snapshot.rows.retain_mut(|row| {
-            if !row.subject.in_guest {
-                return true;
-            }
-            let sandbox = row.subject.sandbox.as_ref().and_then(|id| self.measured.get_mut(id));
-            let usage = sandbox.and_then(|sandbox| {
-                let usage = sandbox.containers.remove(row.subject.container.as_ref()?.as_str());
-                if row.subject.kind != Kind::Sandbox {
-                    return usage;
-                }
-                // The pod's network, on the row that carries it for every pod; the runtime tells of a network's
-                // sandbox but not of its pause container.
-                let network = std::mem::take(&mut sandbox.report.network);
-                let usage = usage.or_else(|| (!network.is_empty()).then(Usage::default))?;
-                Some(Usage { network, ..usage })
-            });
-            let Some(usage) = usage else { return false };
-            let is_app = |_: &&ContainerId| row.subject.kind == Kind::Container;
-            let Usage { measured_at, filesystems, .. } = std::mem::take(&mut row.usage);
-            let asked = row.subject.spec.clone().unwrap_or_default();
-            row.usage = Usage {
-                measured_at,
-                start_time: row.subject.started_at,
-                creation_time: row.subject.created_at,
-                spec: Some(combine(asked, usage.spec.clone().unwrap_or_default())),
-                // The writable layer, which is the node's to tell.
-                filesystems,
-                oom_kills: row.subject.container.as_ref().filter(is_app).and_then(|id| oom.in_guest(id)),
-                ..usage
-            };
-            true
-        });
-        for report in &mut snapshot.sandboxes {
-            let Some(measured) = self.measured.remove(report.sandbox.id.as_str()) else { continue };
-            report.up = Some(measured.up);
-            report.last_error = measured.error;
-            report.kata = Some(Box::new(measured.report));
-        }
-        snapshot.collectors.push(self.report);
-    }
-}
-
-/// What was asked for, with what the guest says where nobody was asked: the guest's limit may be rounded to pages.
-fn combine(asked: Spec, guest: Spec) -> Spec {
-    Spec {
-        cpu_shares: asked.cpu_shares.or(guest.cpu_shares),
-        cpu_period_micros: asked.cpu_period_micros.or(guest.cpu_period_micros),
-        cpu_quota_micros: asked.cpu_quota_micros.or(guest.cpu_quota_micros),
-        memory_limit: asked.memory_limit.or(guest.memory_limit),
-        memory_reservation: asked.memory_reservation.or(guest.memory_reservation),
-        memory_swap_limit: asked.memory_swap_limit.or(guest.memory_swap_limit),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::usage::Memory;
-
-    fn using(bytes: u64) -> Usage {
-        let memory = Memory { usage: Some(Bytes(bytes)), ..Memory::default() };
-        Usage { memory: Some(memory), ..Usage::default() }
-    }
-
-    fn overhead(containers: &[(&str, u64)], task: SourceState) -> Option<Bytes> {
-        let containers = containers.iter().map(|(id, bytes)| (ContainerId::from(*id), using(*bytes))).collect();
-        let mut measured = Measured { containers, up: true, ..Measured::default() };
-        measured.report.sources.insert("task", task);
-        let side = HostSide { memory: Some(Bytes(1000)), ..HostSide::default() };
-        measured.add_host(&SandboxId::from("pod"), side);
-        measured.report.overhead_memory
-    }
-
-    #[test]
-    fn what_a_pause_container_did_not_tell_is_no_overhead() {
-        let broken = || SourceState::Failed("broken connection".to_owned());
-        assert_eq!(overhead(&[("app", 100), ("pod", 10)], SourceState::Up), Some(Bytes(890)));
-        assert_eq!(overhead(&[("app", 100), ("pod", 10)], broken()), Some(Bytes(890)), "it failed after that");
-        assert_eq!(overhead(&[("app", 100)], broken()), None);
-        assert_eq!(overhead(&[("app", 100)], SourceState::Up), Some(Bytes(900)), "there is no pause container");
-        assert_eq!(overhead(&[("app", u64::MAX), ("pod", 10)], SourceState::Up), None);
-    }
 }

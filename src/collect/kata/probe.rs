@@ -3,7 +3,10 @@
 //! A source that hung is left alone for a while, see [`Rest`]. Each question waits for the one before it: a sandbox has
 //! one request in flight, whoever asks.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod answers;
+mod pass_on;
+
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
@@ -11,11 +14,8 @@ use tokio::time::timeout_at;
 use crate::collect::chain;
 use crate::collect::kata::agent::AgentClient;
 use crate::collect::kata::cloud_hypervisor::{self, CloudHypervisor, VmmError};
-use crate::collect::kata::exposition::Report;
 use crate::collect::kata::gate::{self, Facts, Permit, ShimScrape, Verdict};
 use crate::collect::kata::guest_text::Parser;
-use crate::collect::kata::network_choice::Heard;
-use crate::collect::kata::passthrough::Reading;
 use crate::collect::kata::rest::Rest;
 use crate::collect::kata::shim::{self, Shim};
 use crate::collect::kata::site::Site;
@@ -23,17 +23,21 @@ use crate::collect::kata::stats;
 use crate::collect::kata::task::TaskClient;
 use crate::collect::kata::{Measured, Options};
 use crate::cri::Cri;
-use crate::model::guest::{Guest, Hypervisor, Vmm};
+use crate::model::guest::{Hypervisor, Vmm};
 use crate::model::identity::ContainerId;
 use crate::model::inventory::{ContainerState, KataDirectory, KataRuntime, Sandbox};
-use crate::model::passthrough::PassedFamily;
 use crate::model::snapshot::{KataReport, SourceState};
 use crate::model::usage::Usage;
 use crate::transport::{Address, DEADLINE, TransportError};
 use crate::unix_http::{Fault, HttpError};
+use answers::Answers;
+pub use pass_on::Passed;
 
 /// Why a source that hung is not asked.
 const BACKOFF: SourceState = SourceState::Skipped("timeout_backoff");
+
+/// Why a source is not asked once a sandbox's time is up.
+const NO_TIME: SourceState = SourceState::Skipped("no_time");
 
 /// What is remembered of one sandbox between collections.
 #[derive(Debug, Default)]
@@ -70,66 +74,6 @@ pub struct Target<'a> {
     pub cri: &'a Cri,
     /// How long everybody together may take to tell of the sandbox.
     pub patience: Duration,
-}
-
-/// A sandbox's own metrics, to be passed on.
-#[derive(Debug)]
-pub struct Passed {
-    /// By family.
-    pub families: BTreeMap<Box<str>, PassedFamily>,
-    /// Samples that are not among them.
-    pub dropped: u64,
-    /// How the shim fared.
-    pub shim: SourceState,
-}
-
-impl Default for Passed {
-    /// Nothing was learnt in time.
-    fn default() -> Self {
-        let shim = SourceState::Failed("not finished in time".to_owned());
-        Self { families: BTreeMap::new(), dropped: 0, shim }
-    }
-}
-
-/// Answers gathered in one collection.
-#[derive(Default)]
-struct Answers {
-    sources: BTreeMap<&'static str, SourceState>,
-    containers: HashMap<ContainerId, Usage>,
-    containers_from: Option<&'static str>,
-    guest: Option<Guest>,
-    guest_from: Option<&'static str>,
-    reading: Report,
-    unknown: HashSet<ContainerId>,
-    /// Who is being asked, or was the last to be.
-    asking: Option<&'static str>,
-    error: Option<String>,
-}
-
-impl Answers {
-    fn note(&mut self, source: &'static str, state: SourceState) {
-        if let (SourceState::Failed(problem), None) = (&state, &self.error) {
-            self.error = Some(format!("{source}: {problem}"));
-        }
-        self.sources.insert(source, state);
-    }
-
-    fn container(&mut self, source: &'static str, id: ContainerId, usage: Usage) {
-        self.containers_from = Some(source);
-        self.containers.insert(id, usage);
-    }
-
-    /// What this collection says about whether the guest will ever tell its network.
-    fn heard(&self) -> Heard {
-        let stays = |state: &SourceState| matches!(state, SourceState::Skipped(_)) && *state != BACKOFF;
-        let text = |source: &&str| self.sources.get(*source).is_some_and(stays);
-        match &self.guest {
-            Some(_) => Heard::Text,
-            // The agent's text is refused by itself ("guest") or the agent cannot be reached at all.
-            None if text(&"shim") && (text(&"guest") || text(&"agent")) => Heard::NeverWill,
-            None => Heard::Nothing,
-        }
-    }
 }
 
 impl Probe {
@@ -217,7 +161,7 @@ impl Probe {
         answers.note(asked, SourceState::Failed(format!("not finished within {:.1?}", target.patience)));
         for source in ["task", "shim"] {
             if !answers.sources.contains_key(source) {
-                answers.note(source, SourceState::Skipped("no_time"));
+                answers.note(source, NO_TIME);
             }
         }
     }
@@ -445,60 +389,6 @@ impl Probe {
                     self.shim_rest.begin();
                 }
                 answers.note("shim", SourceState::Failed(chain(&error)));
-            }
-        }
-    }
-
-    /// The sandbox's own metrics: what its shim serves where that is safe to ask for, else its agent's part.
-    pub async fn pass_on(&mut self, target: Target<'_>) -> Passed {
-        let Some(directory) = &target.sandbox.kata else {
-            let shim = SourceState::Failed("the sandbox's directory is not to be seen".to_owned());
-            return Passed { shim, ..Passed::default() };
-        };
-        self.url_rests = self.url_rest.is_due();
-        let mut reading = Reading::new(directory.runtime);
-        let shim = match self.permit(target, directory).await {
-            Ok(permit) => {
-                let outcome = monitor(directory).text(shim::DEADLINE, &permit, |piece| reading.feed(piece)).await;
-                match outcome {
-                    Ok(()) => SourceState::Up,
-                    Err(error) => {
-                        if is_timeout(&error) {
-                            self.shim_rest.begin();
-                        }
-                        SourceState::Failed(chain(&error))
-                    }
-                }
-            }
-            Err(state) => state,
-        };
-        if shim != SourceState::Up {
-            // A text that broke off is not believed.
-            reading = Reading::new(directory.runtime);
-            if let Some(text) = self.agent_text(target, directory).await {
-                reading.feed(text.as_bytes());
-            }
-        }
-        let (families, dropped) = reading.finish();
-        Passed { families, dropped, shim }
-    }
-
-    /// The agent's text, if it gives it.
-    async fn agent_text(&mut self, target: Target<'_>, directory: &KataDirectory) -> Option<String> {
-        if self.text_denied || self.agent_rest.is_due() {
-            return None;
-        }
-        self.connect_agent(target, directory).await.ok()?;
-        let outcome = self.agent.as_mut()?.guest_metrics().await;
-        match outcome {
-            Ok(text) => Some(text),
-            Err(TransportError::Denied { .. }) => {
-                self.text_denied = true;
-                None
-            }
-            Err(error) => {
-                self.judge_agent(Some(&error));
-                None
             }
         }
     }

@@ -132,16 +132,7 @@ fn device(found: &mut BTreeMap<DeviceNumber, DeviceIo>, major: u64, minor: u64) 
     if found.len() >= MAX_DEVICES && !found.contains_key(&number) {
         return None;
     }
-    Some(found.entry(number).or_insert_with(|| DeviceIo {
-        number,
-        device: String::new(),
-        read_bytes: None,
-        written_bytes: None,
-        reads: None,
-        writes: None,
-        other_bytes: Vec::new(),
-        cost: None,
-    }))
+    Some(found.entry(number).or_insert_with(|| DeviceIo::new(number)))
 }
 
 fn set(list: &mut Vec<(&'static str, Bytes)>, operation: &'static str, value: u64) {

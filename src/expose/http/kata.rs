@@ -6,11 +6,11 @@ use actix_web::http::{StatusCode, header};
 use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
 
-use super::{Refusal, Routes, deadline, find_sandbox, header_text, parameters};
+use super::{Refusal, Routes, deadline, exposed, find_sandbox, header_text, parameters};
 use crate::expose::page::compress;
 use crate::expose::text::Text;
 use crate::expose::{negotiate, passthrough};
-use crate::model::inventory::Runtime;
+use crate::model::inventory::{Runtime, Sandbox};
 use crate::model::passthrough::Passthrough;
 use crate::model::snapshot::SourceState;
 
@@ -24,7 +24,7 @@ pub(super) async fn metrics(request: HttpRequest, routes: Data<Routes>) -> Resul
         [asked] => {
             let inventory = routes.source.inventory().await;
             let found = find_sandbox(&inventory, asked)?;
-            let is_kata = |sandbox: &Arc<_>| is_kata(sandbox, &found);
+            let is_kata = |sandbox: &Arc<Sandbox>| sandbox.id == found && sandbox.runtime == Runtime::Kata;
             if !inventory.sandboxes.iter().any(is_kata) {
                 return Err(Refusal::new(StatusCode::NOT_FOUND, "sandbox: not a Kata sandbox"));
             }
@@ -50,17 +50,7 @@ pub(super) async fn metrics(request: HttpRequest, routes: Data<Routes>) -> Resul
     });
     let failed = |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the body could not be encoded");
     let body = encoded.await.map_err(failed)?;
-    let mut response = HttpResponse::Ok();
-    response.insert_header((header::CONTENT_TYPE, format.content_type()));
-    response.insert_header((header::VARY, "Accept, Accept-Encoding"));
-    if gzip {
-        response.insert_header((header::CONTENT_ENCODING, "gzip"));
-    }
-    Ok(response.body(body))
-}
-
-fn is_kata(sandbox: &crate::model::inventory::Sandbox, id: &crate::model::identity::SandboxId) -> bool {
-    sandbox.id == *id && sandbox.runtime == Runtime::Kata
+    Ok(exposed(format, gzip, body))
 }
 
 fn prefixes(request: &HttpRequest) -> Result<Vec<String>, Refusal> {

@@ -1,0 +1,87 @@
+//! The metrics of a sandbox's shim, asked for to be passed on.
+
+use std::collections::BTreeMap;
+
+use super::{Probe, Target, is_timeout, monitor};
+use crate::collect::chain;
+use crate::collect::kata::passthrough::Reading;
+use crate::collect::kata::shim;
+use crate::model::inventory::KataDirectory;
+use crate::model::passthrough::PassedFamily;
+use crate::model::snapshot::SourceState;
+use crate::transport::TransportError;
+
+/// A sandbox's own metrics, to be passed on.
+#[derive(Debug)]
+pub struct Passed {
+    /// By family.
+    pub families: BTreeMap<Box<str>, PassedFamily>,
+    /// Samples that are not among them.
+    pub dropped: u64,
+    /// How the shim fared.
+    pub shim: SourceState,
+}
+
+impl Default for Passed {
+    /// Nothing was learnt in time.
+    fn default() -> Self {
+        let shim = SourceState::Failed("not finished in time".to_owned());
+        Self { families: BTreeMap::new(), dropped: 0, shim }
+    }
+}
+
+impl Probe {
+    /// The sandbox's own metrics: what its shim serves where that is safe to ask for, else its agent's part.
+    pub async fn pass_on(&mut self, target: Target<'_>) -> Passed {
+        let Some(directory) = &target.sandbox.kata else {
+            let shim = SourceState::Failed("the sandbox's directory is not to be seen".to_owned());
+            return Passed { shim, ..Passed::default() };
+        };
+        self.url_rests = self.url_rest.is_due();
+        let mut reading = Reading::new(directory.runtime);
+        let shim = match self.permit(target, directory).await {
+            Ok(permit) => {
+                let outcome = monitor(directory).text(shim::DEADLINE, &permit, |piece| reading.feed(piece)).await;
+                match outcome {
+                    Ok(()) => SourceState::Up,
+                    Err(error) => {
+                        if is_timeout(&error) {
+                            self.shim_rest.begin();
+                        }
+                        SourceState::Failed(chain(&error))
+                    }
+                }
+            }
+            Err(state) => state,
+        };
+        if shim != SourceState::Up {
+            // A text that broke off is not believed.
+            reading = Reading::new(directory.runtime);
+            if let Some(text) = self.agent_text(target, directory).await {
+                reading.feed(text.as_bytes());
+            }
+        }
+        let (families, dropped) = reading.finish();
+        Passed { families, dropped, shim }
+    }
+
+    /// The agent's text, if it gives it.
+    async fn agent_text(&mut self, target: Target<'_>, directory: &KataDirectory) -> Option<String> {
+        if self.text_denied || self.agent_rest.is_due() {
+            return None;
+        }
+        self.connect_agent(target, directory).await.ok()?;
+        let outcome = self.agent.as_mut()?.guest_metrics().await;
+        match outcome {
+            Ok(text) => Some(text),
+            Err(TransportError::Denied { .. }) => {
+                self.text_denied = true;
+                None
+            }
+            Err(error) => {
+                self.judge_agent(Some(&error));
+                None
+            }
+        }
+    }
+}
