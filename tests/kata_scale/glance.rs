@@ -14,9 +14,14 @@ pub struct Glance {
     pub up: HashMap<String, bool>,
 }
 
-/// Families that say something new in every scrape.
-const RESTLESS: [&str; 3] =
-    ["container_last_seen{", "kata_pulse_sandbox_scrape_duration_seconds{", "kata_pulse_sandbox_scrape_skipped{"];
+/// Families that say something new in every scrape, or that are there from the second after the start.
+const RESTLESS: [&str; 5] = [
+    "container_last_seen{",
+    "container_oom_events_total{",
+    "kata_pulse_container_oom_kills_total{",
+    "kata_pulse_sandbox_scrape_duration_seconds{",
+    "kata_pulse_sandbox_scrape_skipped{",
+];
 
 impl Glance {
     /// Looks at a page.

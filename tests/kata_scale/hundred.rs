@@ -7,12 +7,14 @@
 
 use std::time::{Duration, Instant};
 
-use kata_pulse_simulator::kata::{Endpoint, Fault, Hypervisor, KataNode, KataNodeBuilder, KataSandbox, Lie, Runtime};
+use kata_pulse_simulator::kata::{
+    Endpoint, Fault, Hypervisor, KataNode, KataNodeBuilder, KataSandbox, Lie, Runtime, SandboxPlan,
+};
 
 use crate::glance::Glance;
 use crate::held::Held;
 use crate::support::agent::{Agent, Answer};
-use crate::support::kata::{Fact, SCRAPE, assert_none, differences, facts, flags, page};
+use crate::support::kata::{Fact, Listing, SCRAPE, assert_none, differences, facts, facts_listed, flags, page};
 
 /// Scrapes, in blocks of one tick each.
 const BLOCKS: usize = 10;
@@ -46,7 +48,9 @@ impl Hundred {
             (Runtime::Rust, Hypervisor::Firecracker),
         ];
         let kinds = kinds.into_iter().cycle().take(100);
-        let add = |builder: KataNodeBuilder, (runtime, hypervisor)| builder.sandbox(runtime, hypervisor).containers(1);
+        let add = |builder: KataNodeBuilder, (runtime, hypervisor)| {
+            builder.sandbox(runtime, hypervisor).containers(1).with(SandboxPlan::unmeasured_by_runtime)
+        };
         let node = kinds.fold(KataNode::builder(), add).start().expect("a simulated node");
         let mut well = node.sandboxes();
         let mut take = || well.drain(..5).collect::<Vec<_>>();
@@ -127,8 +131,9 @@ fn fifteen_ill_sandboxes_cost_their_own_series_for_five_hundred_scrapes() {
         sandbox.heal_all();
         sandbox.lie(None);
     });
-    timed(&agent, &mut quick);
-    let all: Vec<Fact> = hundred.node.sandboxes().iter().flat_map(facts).collect();
+    let listing = Listing::of(&agent);
+    let sandboxes = hundred.node.sandboxes();
+    let all: Vec<Fact> = sandboxes.iter().flat_map(|sandbox| facts_listed(sandbox, &listing)).collect();
     assert_none(&differences(&page(&timed(&agent, &mut quick)), &all), "two scrapes after everybody was healed");
     for sandbox in hundred.node.sandboxes() {
         assert!(DOORS.iter().all(|endpoint| sandbox.counts(*endpoint).most_in_flight <= 1));

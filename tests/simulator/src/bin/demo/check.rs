@@ -48,6 +48,8 @@ pub(crate) fn served(agent: &Agent, node: &DemoNode, interrupt: &Interrupt) -> a
         Ok(busy.filter(|seconds| *seconds > 0.0))
     });
     let busy_seconds = busy_seconds.context(missing)?;
+    let passed_on = agent.get("/metrics/kata")?;
+    ensure!(passed_on.succeeded() && passed_on.body.contains("kata_shim_threads{"), "/metrics/kata: {passed_on:?}");
     let sandboxes = sandboxes(node)?;
     sandboxes.unharmed()?;
     let served = format!(

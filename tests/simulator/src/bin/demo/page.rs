@@ -14,6 +14,7 @@ pub(crate) fn with_agent(node: &DemoNode, agent: &Agent) -> String {
         (format!("curl -s {url}/metrics"), "everything"),
         (format!("curl -s '{url}/metrics?sandbox={web}'"), "only shop/web"),
         (format!("curl -s {url}/metrics/cadvisor"), "what the kubelet would serve"),
+        (format!("curl -s {url}/metrics/kata"), "what kata-monitor would serve"),
     ]);
     let log = node.agent_log();
     let what_runs = what_runs(node);
