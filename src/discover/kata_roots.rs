@@ -17,6 +17,9 @@ use crate::model::inventory::{KataDirectory, KataRuntime};
 /// Name of the shim's socket: a directory that has one is a sandbox, whatever it is called.
 const MONITOR_SOCKET: &str = "shim-monitor.sock";
 
+/// How often the watch follows a path that is being made while it is armed: more parts than it has.
+const MAX_STEPS: usize = 8;
+
 /// Longest name taken for a sandbox id.
 const MAX_ID: usize = 128;
 
@@ -59,8 +62,16 @@ impl KataRoots {
 
     /// The sandboxes that are there now, by id. Arms the watch first, so that nothing slips in between.
     pub fn list(&mut self) -> HashMap<String, KataDirectory> {
-        let wanted: Vec<PathBuf> = self.roots.iter().map(|(_, root)| nearest_existing(root)).collect();
-        self.watch(&wanted);
+        let mut wanted = self.nearest();
+        for _ in 0..MAX_STEPS {
+            self.watch(&wanted);
+            // A part of the path that was made before its parent was watched has told nobody.
+            let nearer = self.nearest();
+            if nearer == wanted {
+                break;
+            }
+            wanted = nearer;
+        }
         let mut found = HashMap::new();
         for (runtime, root) in &self.roots {
             for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
@@ -73,6 +84,11 @@ impl KataRoots {
             }
         }
         found
+    }
+
+    /// Each root, or the nearest ancestor of it that is there.
+    fn nearest(&self) -> Vec<PathBuf> {
+        self.roots.iter().map(|(_, root)| nearest_existing(root)).collect()
     }
 
     fn watch(&mut self, wanted: &[PathBuf]) {

@@ -253,6 +253,7 @@ fn host_memory(host: &HostTruth) -> u64 {
 fn of_vmm(book: &mut Book, sandbox: &str, vmm: &VmmTruth) {
     let id = ("sandbox_id", sandbox);
     book.put("kata_pulse_vmm_memory_bytes", &[id], vmm.memory_bytes as f64);
+    book.put("kata_pulse_vmm_state", &[id, ("state", "running")], 1.0);
     for net in &vmm.nets {
         let labels = [id, ("device", net.id.as_str())];
         for (what, value) in [
@@ -266,6 +267,12 @@ fn of_vmm(book: &mut Book, sandbox: &str, vmm: &VmmTruth) {
     }
     for disk in &vmm.disks {
         let labels = [id, ("device", disk.id.as_str())];
+        for (kind, latency) in [("read", disk.read_latency), ("write", disk.write_latency)] {
+            for (stat, micros) in ["min", "max", "mean"].into_iter().zip(latency.into_iter().flatten()) {
+                let labels = [id, labels[1], ("stat", stat)];
+                book.put(&format!("kata_pulse_vmm_block_{kind}_latency_seconds"), &labels, micros as f64 / 1e6);
+            }
+        }
         for (what, value) in [
             ("read_bytes", disk.read_bytes),
             ("reads", disk.read_ops),

@@ -6,7 +6,7 @@ use crate::expose::families::{Put, family};
 use crate::expose::family::Family;
 use crate::expose::family::Kind::{Counter, Gauge};
 use crate::expose::family::Profile::{All, Kubelet};
-use crate::model::guest::{Guest, GuestFilesystem, GuestMemory, Vmm, VmmDisk, VmmNetwork};
+use crate::model::guest::{Guest, GuestFilesystem, GuestMemory, Latency, Vmm, VmmDisk, VmmNetwork};
 use crate::model::host_side::{HostSide, ProcessUse};
 use crate::model::snapshot::{KataReport, SandboxReport, SourceState};
 use crate::model::units::{Bytes, Seconds, Value};
@@ -17,6 +17,8 @@ const COMPONENT: &[&str] = &["component", "namespace", "pod", "sandbox_id"];
 const DEVICE: &[&str] = &["device", "namespace", "pod", "sandbox_id"];
 const FILESYSTEM: &[&str] = &["device", "mount", "namespace", "pod", "sandbox_id"];
 const MODE: &[&str] = &["mode", "namespace", "pod", "sandbox_id"];
+const DEVICE_STAT: &[&str] = &["device", "namespace", "pod", "sandbox_id", "stat"];
+const STATE: &[&str] = &["namespace", "pod", "sandbox_id", "state"];
 const REASON: &[&str] = &["namespace", "pod", "reason", "sandbox_id"];
 
 fn identity(report: &SandboxReport) -> [&str; 3] {
@@ -80,6 +82,18 @@ fn vmm_disk(report: &SandboxReport, put: Put<'_>, fact: fn(&VmmDisk) -> Option<V
     for disk in vmm(report).iter().flat_map(|vmm| &vmm.disks) {
         if let Some(value) = fact(disk) {
             put(&[&disk.device, namespace, pod, id], value);
+        }
+    }
+}
+
+fn vmm_latency(report: &SandboxReport, put: Put<'_>, of: fn(&VmmDisk) -> &Latency) {
+    let [namespace, pod, id] = identity(report);
+    for disk in vmm(report).iter().flat_map(|vmm| &vmm.disks) {
+        let Latency { min, max, mean } = *of(disk);
+        for (stat, value) in [("max", max), ("mean", mean), ("min", min)] {
+            if let Some(value) = value {
+                put(&[&disk.device, namespace, pod, id, stat], value.value());
+            }
         }
     }
 }
@@ -464,6 +478,15 @@ pub const KATA: &[Family<SandboxReport>] = &[
         |report, put| vmm_disk(report, put, |disk| bytes(disk.read_bytes)),
     ),
     family(
+        Gauge,
+        All,
+        "kata_pulse_vmm_block_read_latency_seconds",
+        DEVICE_STAT,
+        "How long reads of a virtual block device took since the machine was booted: fastest, slowest, running mean.",
+        CLOUD_HYPERVISOR,
+        |report, put| vmm_latency(report, put, |disk| &disk.read_latency),
+    ),
+    family(
         Counter,
         Kubelet,
         "kata_pulse_vmm_block_reads_total",
@@ -471,6 +494,15 @@ pub const KATA: &[Family<SandboxReport>] = &[
         "Reads of a virtual block device.",
         CLOUD_HYPERVISOR,
         |report, put| vmm_disk(report, put, |disk| int(disk.reads)),
+    ),
+    family(
+        Gauge,
+        All,
+        "kata_pulse_vmm_block_write_latency_seconds",
+        DEVICE_STAT,
+        "How long writes of a virtual block device took since the machine was booted: fastest, slowest, running mean.",
+        CLOUD_HYPERVISOR,
+        |report, put| vmm_latency(report, put, |disk| &disk.write_latency),
     ),
     family(
         Counter,
@@ -534,5 +566,19 @@ pub const KATA: &[Family<SandboxReport>] = &[
         "Frames the guest has sent on a virtual network device.",
         CLOUD_HYPERVISOR,
         |report, put| vmm_network(report, put, |network| int(network.transmit_frames)),
+    ),
+    family(
+        Gauge,
+        Kubelet,
+        "kata_pulse_vmm_state",
+        STATE,
+        "1 for what the machine is doing: running, paused, created, shutdown, not_running.",
+        "Cloud Hypervisor `vm.info`",
+        |report, put| {
+            let [namespace, pod, id] = identity(report);
+            if let Some(state) = vmm(report).and_then(|vmm| vmm.state.as_ref()) {
+                put(&[namespace, pod, id, state.as_str()], Value::Int(1));
+            }
+        },
     ),
 ];
