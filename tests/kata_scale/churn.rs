@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use kata_pulse_simulator::kata::{Endpoint, Fault, Hypervisor, KataNode, KataSandbox, Runtime, SandboxPlan};
 
-use crate::PATIENCE;
 use crate::glance::Glance;
 use crate::held::Held;
 use crate::support::agent::Agent;
 use crate::support::kata::{SCRAPE, flags};
+use crate::{ONE_HEAP, PATIENCE};
 
 const WAVES: usize = 20;
 const WAVE: usize = 50;
@@ -104,7 +104,7 @@ fn a_thousand_sandboxes_come_and_go_and_leave_nothing() {
     // One that stays, so that there is always something to measure.
     let builder = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor);
     let node = builder.start().expect("a simulated node");
-    let agent = Agent::start(flags(&node));
+    let agent = Agent::start_in(&ONE_HEAP, flags(&node));
     let mut sea = Sea { node, agent, removed: HashMap::new() };
     sea.look();
     sea.look();

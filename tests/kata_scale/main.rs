@@ -13,3 +13,7 @@ mod support;
 
 /// Long enough for anything that is not stuck, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// glibc gives every few threads a heap of their own, and memory wanders between them for hundreds of scrapes: with one
+/// heap, what grows is what the agent holds.
+const ONE_HEAP: [(&str, &str); 1] = [("MALLOC_ARENA_MAX", "1")];

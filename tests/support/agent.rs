@@ -54,10 +54,17 @@ impl Agent {
     /// that a developer's settings change no test.
     #[track_caller]
     pub fn start<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
+        Self::start_in(&[], arguments)
+    }
+
+    /// The same, with these environment variables and no others.
+    #[track_caller]
+    pub fn start_in<S: AsRef<OsStr>>(environment: &[(&str, &str)], arguments: impl IntoIterator<Item = S>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kata-pulse"))
             .args(["--listen-address", "127.0.0.1:0"])
             .args(arguments)
             .env_clear()
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
