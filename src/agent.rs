@@ -363,22 +363,36 @@ impl Agent {
         runtime: &Handle,
     ) -> Result<Arc<Passthrough>, NoSnapshot> {
         let Some(katas) = &self.katas else { return Ok(Arc::default()) };
+        let alone = sandbox.is_some();
+        let (agent, katas, handle) = (Arc::clone(self), Arc::clone(katas), runtime.clone());
         let inventory = self.discovery.inventory();
-        if sandbox.is_some() {
+        let round = async move {
+            let passed = katas.pass_on(Arc::clone(&inventory), sandbox).await;
+            agent.let_go_of_what_went(&handle, &inventory);
+            agent.count_passed(&passed, alone);
+            passed
+        };
+        if alone {
             // On the agent's own threads: a connection that is made belongs to where it was made.
-            let one = runtime.spawn(Arc::clone(katas).pass_on(Arc::clone(&inventory), sandbox));
-            let passed = tokio::time::timeout(deadline, one).await.map_err(|_| NoSnapshot::Late(deadline))?;
-            let passed = passed.map_err(|_| NoSnapshot::Aborted)?;
-            self.let_go_of_what_went(runtime, &inventory);
+            let passed = tokio::time::timeout(deadline, runtime.spawn(round)).await;
+            let passed = passed.map_err(|_| NoSnapshot::Late(deadline))?.map_err(|_| NoSnapshot::Aborted)?;
             return Ok(Arc::new(passed));
         }
-        let (agent, katas, handle) = (Arc::clone(self), Arc::clone(katas), runtime.clone());
-        let all = || async move {
-            let passed = katas.pass_on(Arc::clone(&inventory), None).await;
-            agent.let_go_of_what_went(&handle, &inventory);
-            Some(passed)
-        };
-        self.passthrough.get(|age| age < self.max_age, deadline, runtime, all).await
+        self.passthrough.get(|age| age < self.max_age, deadline, runtime, || round.map(Some)).await
+    }
+
+    /// Counts a round over the shims once, however many were waiting for it. One shim alone is none.
+    fn count_passed(&self, passed: &Passthrough, alone: bool) {
+        self.telemetry.passthrough_dropped.inc_by(passed.sandboxes.iter().map(|sandbox| sandbox.dropped).sum());
+        if alone {
+            return;
+        }
+        let failed = passed.sandboxes.iter().filter(|sandbox| sandbox.families.is_empty());
+        let failed = failed.inspect(|sandbox| {
+            let state = sandbox.shim.describe();
+            tracing::debug!(sandbox = %sandbox.sandbox.id, state, "no metrics of this shim");
+        });
+        self.telemetry.monitor.count_round(passed.sandboxes.len(), failed.count(), passed.took);
     }
 
     /// Everything but what only a guest can tell.
@@ -437,12 +451,10 @@ impl Agent {
     /// Has the sizes of writable layers asked for when they are due; waits only for the very first ones.
     async fn refresh_layers(&self) {
         let last = self.flight.last().unwrap_or_default();
-        if !self.layers.claim_if_due(&last.sandboxes) {
-            return;
-        }
+        let Some(due) = self.layers.claim_if_due(&last.sandboxes) else { return };
         let (layers, cri, inventory) = (Arc::clone(&self.layers), Arc::clone(&self.cri), self.discovery.inventory());
         let first = layers.known().is_empty();
-        let asked = tokio::spawn(async move { layers.refresh(&cri, &inventory, &last.sandboxes).await });
+        let asked = tokio::spawn(async move { layers.refresh(due, &cri, &inventory, &last.sandboxes).await });
         if first {
             let _ = tokio::time::timeout(FIRST_LAYERS_DEADLINE, asked).await;
         }

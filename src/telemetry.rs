@@ -1,5 +1,7 @@
 //! The agent's metrics about itself, kept with the `prometheus` crate. A leaf: every stage may count here.
 
+use std::time::Duration;
+
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
@@ -37,13 +39,13 @@ pub struct Telemetry {
 pub struct Monitor {
     registry: Registry,
     /// Kata sandboxes that are ready.
-    pub running_shims: IntGauge,
+    running_shims: IntGauge,
     /// Rounds over all shims.
-    pub scrapes: IntCounter,
+    scrapes: IntCounter,
     /// Sandboxes that gave nothing in a round.
-    pub failed: IntCounter,
+    failed: IntCounter,
     /// Duration of a round in milliseconds.
-    pub durations: Histogram,
+    durations: Histogram,
 }
 
 impl Monitor {
@@ -70,6 +72,14 @@ impl Monitor {
             monitor.registry.register(collector)?;
         }
         Ok(monitor)
+    }
+
+    /// Counts a round over all shims, of which some gave nothing.
+    pub fn count_round(&self, shims: usize, failed: usize, took: Duration) {
+        self.running_shims.set(i64::try_from(shims).unwrap_or(i64::MAX));
+        self.scrapes.inc();
+        self.failed.inc_by(u64::try_from(failed).unwrap_or(u64::MAX));
+        self.durations.observe(took.as_secs_f64() * 1000.0);
     }
 
     /// Everything counted so far, families sorted by name.

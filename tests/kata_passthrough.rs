@@ -147,6 +147,27 @@ fn those_who_ask_at_the_same_time_share_one_round() {
     for sandbox in node.sandboxes() {
         assert!(sandbox.requests(Endpoint::Shim, SCRAPE) <= 1, "{:?}", sandbox.hypervisor());
     }
+    assert_eq!(agent.page(PATH).value("kata_monitor_scrape_count", &[]), 1.0, "nine requests, one round");
+}
+
+#[test]
+fn a_hanging_shim_that_is_passed_on_does_not_hold_up_a_scrape() {
+    let builder = KataNode::builder().sandbox(Runtime::Go, Hypervisor::CloudHypervisor).containers(1).times(3);
+    let (node, agent) = start(builder, &["--max-age-secs", "0"]);
+    node.sandbox(0).fail_all(&Fault::Hang);
+    std::thread::scope(|scope| {
+        let passing = scope.spawn(|| agent.get(PATH).status);
+        assert!(node.sandbox(0).wait_for_requests(Endpoint::Shim, SCRAPE, 1, Duration::from_secs(20)));
+        let started = std::time::Instant::now();
+        let hurried = agent.get_with("/metrics", &[("X-Prometheus-Scrape-Timeout-Seconds", "5")]);
+        assert_eq!(hurried.status, 200, "{}", hurried.text());
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        let page = Page::parse(hurried.text()).expect("an exposition");
+        for (index, up) in [(0, 0.0), (1, 1.0), (2, 1.0)] {
+            assert_eq!(page.value("kata_pulse_sandbox_up", &[("sandbox_id", node.sandbox(index).id())]), up);
+        }
+        assert_eq!(passing.join().expect("no panic"), 200);
+    });
 }
 
 #[test]

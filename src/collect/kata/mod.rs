@@ -146,7 +146,7 @@ impl Katas {
         }
         let sites = self.look(&sandboxes, deadline).await.unwrap_or_default();
         let passed = self
-            .ask_each(&sandboxes, &sites, (deadline, DEADLINE), |probe, target| probe.pass_on(target).boxed())
+            .ask_each(&sandboxes, &sites, (deadline, PATIENCE), |probe, target| probe.pass_on(target).boxed())
             .await;
         let mut passed: HashMap<SandboxId, Passed> = passed.into_iter().collect();
         let sandboxes = sandboxes.iter().map(|sandbox| {
@@ -207,6 +207,7 @@ impl Katas {
     }
 
     /// Asks the sandboxes, as many as [`CONCURRENT`] at a time. Whoever is still being asked at the deadline is given up.
+    /// A sandbox's patience includes the wait for somebody else who is asking it.
     async fn ask_each<T: Send + 'static>(
         self: &Arc<Self>,
         sandboxes: &[Arc<Sandbox>],
@@ -222,18 +223,19 @@ impl Katas {
             asking.spawn(async move {
                 // The semaphore is never closed.
                 let _permit = permits.acquire().await;
+                let until = tokio::time::Instant::now() + patience;
                 let probe = katas.probe(&sandbox.id);
-                let mut probe = probe.lock().await;
+                let mut probe = timeout_at(until, probe.lock()).await.ok()?;
                 let (options, cri) = (&katas.options, &katas.cri);
-                let target = Target { options, sandbox: &sandbox, site: &site, cri, patience };
-                (sandbox.id.clone(), ask(&mut probe, target).await)
+                let target = Target { options, sandbox: &sandbox, site: &site, cri, until, patience };
+                Some((sandbox.id.clone(), ask(&mut probe, target).await))
             });
         }
         let mut answers = Vec::with_capacity(sandboxes.len());
         let gather = async {
             while let Some(joined) = asking.join_next().await {
                 match joined {
-                    Ok(answer) => answers.push(answer),
+                    Ok(answer) => answers.extend(answer),
                     Err(error) => tracing::error!(%error, "asking a sandbox failed"),
                 }
             }

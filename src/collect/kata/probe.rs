@@ -72,7 +72,9 @@ pub struct Target<'a> {
     pub site: &'a Site,
     /// The runtime, which may know what nobody else tells.
     pub cri: &'a Cri,
-    /// How long everybody together may take to tell of the sandbox.
+    /// Until when everybody together has to have told of the sandbox.
+    pub until: tokio::time::Instant,
+    /// How long that was from the beginning.
     pub patience: Duration,
 }
 
@@ -84,11 +86,10 @@ impl Probe {
         let mut vmm = None;
         self.hypervisor = target.site.hypervisor().or(self.hypervisor);
         self.url_rests = self.url_rest.is_due();
-        let until = tokio::time::Instant::now() + target.patience;
         if target.sandbox.kata.is_some() {
             vmm = self.ask_vmm(target, &mut answers).await;
         }
-        if timeout_at(until, self.ask_guest(target, &mut answers)).await.is_err() {
+        if timeout_at(target.until, self.ask_guest(target, &mut answers)).await.is_err() {
             self.cut_off(target, &mut answers);
         }
         let heard = answers.heard();

@@ -1,8 +1,9 @@
 //! What lies on the node's disk for a sandbox: its state file, its sockets, its bundle. One look at it serves both the
 //! conversation with the guest and the search for its processes.
 //!
-//! A runtime writes these one after the other while a machine starts, and never again: a site is looked at in every
-//! collection until it is settled, and after that only when something found there turned out not to be true.
+//! A runtime writes these one after the other while a machine starts, and never again: the site of a young sandbox is
+//! looked at in every collection, an older one only when something found there turned out not to be true, and once a
+//! minute while something is missing.
 //! Everything here blocks on file reads: call it off the async workers.
 
 use std::collections::HashMap;
@@ -26,6 +27,9 @@ const MAX_ADDRESS_BYTES: u64 = 4 << 10;
 
 /// A sandbox known for less than this is still being started.
 const YOUNG: Duration = Duration::from_secs(60);
+
+/// How often what is missing from an older site is looked for: a bundle that this process cannot see never comes.
+const MISSING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One sandbox's files.
 #[derive(Debug, Default)]
@@ -88,19 +92,34 @@ impl Site {
         self.distrusted.store(true, Ordering::Relaxed);
     }
 
-    /// Nothing that is still missing can be expected to come.
-    fn is_settled(&self) -> bool {
+    /// All there is to find was found.
+    fn is_complete(&self) -> bool {
         let socketless =
             matches!(self.hypervisor(), Some(Hypervisor::Qemu | Hypervisor::Stratovirt | Hypervisor::Remote));
-        let complete = self.notes.is_some() && self.task.is_some() && (self.agent_socket.is_some() || socketless);
-        complete && !self.distrusted.load(Ordering::Relaxed)
+        self.notes.is_some() && self.task.is_some() && (self.agent_socket.is_some() || socketless)
     }
 }
 
 /// The sites of all sandboxes.
 #[derive(Debug, Default)]
 pub struct Sites {
-    known: HashMap<SandboxId, (Instant, Arc<Site>)>,
+    known: HashMap<SandboxId, Known>,
+}
+
+/// A site, since when its sandbox is known, and when it was looked at.
+#[derive(Debug)]
+struct Known {
+    since: Instant,
+    looked: Instant,
+    site: Arc<Site>,
+}
+
+impl Known {
+    fn is_good(&self, now: Instant) -> bool {
+        let young = now.duration_since(self.since) < YOUNG;
+        let missing = !self.site.is_complete() && now.duration_since(self.looked) >= MISSING_INTERVAL;
+        !young && !missing && !self.site.distrusted.load(Ordering::Relaxed)
+    }
 }
 
 impl Sites {
@@ -110,15 +129,13 @@ impl Sites {
         let mut one = |sandbox: &Arc<Sandbox>| {
             let Some(directory) = &sandbox.kata else { return Arc::default() };
             let known = self.known.get(sandbox.id.as_str());
-            let since = known.map_or(now, |(since, _)| *since);
-            match known {
-                Some((_, site)) if site.is_settled() && now.duration_since(since) >= YOUNG => Arc::clone(site),
-                _ => {
-                    let site = Arc::new(Site::look(options, &sandbox.id, directory));
-                    self.known.insert(sandbox.id.clone(), (since, Arc::clone(&site)));
-                    site
-                }
+            if let Some(known) = known.filter(|known| known.is_good(now)) {
+                return Arc::clone(&known.site);
             }
+            let since = known.map_or(now, |known| known.since);
+            let site = Arc::new(Site::look(options, &sandbox.id, directory));
+            self.known.insert(sandbox.id.clone(), Known { since, looked: now, site: Arc::clone(&site) });
+            site
         };
         sandboxes.iter().map(&mut one).collect()
     }

@@ -11,8 +11,6 @@ use crate::expose::page::compress;
 use crate::expose::text::Text;
 use crate::expose::{negotiate, passthrough};
 use crate::model::inventory::{Runtime, Sandbox};
-use crate::model::passthrough::Passthrough;
-use crate::model::snapshot::SourceState;
 
 /// Most prefixes of family names in one request.
 const MAX_PREFIXES: usize = 64;
@@ -36,7 +34,6 @@ pub(super) async fn metrics(request: HttpRequest, routes: Data<Routes>) -> Resul
     let alone = sandbox.is_some();
     let passed = routes.source.passthrough(sandbox, deadline(&request)).await;
     let passed = passed.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
-    count(&routes, &passed, alone);
     let format = negotiate::format(header_text(&request, &header::ACCEPT));
     let gzip = negotiate::gzip(header_text(&request, &header::ACCEPT_ENCODING));
     // kata-monitor speaks of itself only where it serves everything.
@@ -66,23 +63,4 @@ fn prefixes(request: &HttpRequest) -> Result<Vec<String>, Refusal> {
         return Err(Refusal::bad_request("filter_family: too many prefixes"));
     }
     Ok(prefixes)
-}
-
-/// Counts a round, as kata-monitor does. Unlike there, a sandbox that gave nothing counts as failed.
-fn count(routes: &Routes, passed: &Passthrough, alone: bool) {
-    let dropped = passed.sandboxes.iter().map(|sandbox| sandbox.dropped).sum();
-    routes.telemetry.passthrough_dropped.inc_by(dropped);
-    if alone {
-        return;
-    }
-    let monitor = &routes.telemetry.monitor;
-    monitor.running_shims.set(i64::try_from(passed.sandboxes.len()).unwrap_or(i64::MAX));
-    monitor.scrapes.inc();
-    monitor.durations.observe(passed.took.as_secs_f64() * 1000.0);
-    for sandbox in passed.sandboxes.iter().filter(|sandbox| sandbox.families.is_empty()) {
-        monitor.failed.inc();
-        if let SourceState::Failed(problem) = &sandbox.shim {
-            tracing::debug!(sandbox = %sandbox.sandbox.id, problem, "no metrics of this shim");
-        }
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::timeout_at;
+
 use super::{Probe, Target, is_timeout, monitor};
 use crate::collect::chain;
 use crate::collect::kata::passthrough::Reading;
@@ -37,6 +39,17 @@ impl Probe {
             let shim = SourceState::Failed("the sandbox's directory is not to be seen".to_owned());
             return Passed { shim, ..Passed::default() };
         };
+        if let Ok(passed) = timeout_at(target.until, self.ask_for_text(target, directory)).await {
+            return passed;
+        }
+        // What was half asked is closed, and both who may have been asked rest.
+        self.agent = None;
+        self.agent_rest.begin();
+        self.shim_rest.begin();
+        Passed::default()
+    }
+
+    async fn ask_for_text(&mut self, target: Target<'_>, directory: &KataDirectory) -> Passed {
         self.url_rests = self.url_rest.is_due();
         let mut reading = Reading::new(directory.runtime);
         let shim = match self.permit(target, directory).await {
