@@ -10,6 +10,7 @@
 //! Read in this order: [`model`], [`discover`], [`collect`], [`expose`], [`agent`], [`config`].
 
 pub mod agent;
+pub mod cli;
 pub mod collect;
 pub mod config;
 pub mod containerd;

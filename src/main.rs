@@ -1,14 +1,14 @@
-//! kata-pulse: arguments, run, exit code.
+//! kata-pulse: run, exit code.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::Parser;
 use kata_pulse::agent::AgentHandle;
+use kata_pulse::cli::{self, Cli, CollectFormat, Command};
 use kata_pulse::collect::COLLECTORS;
 use kata_pulse::config::{Config, ConfigError, Settings};
 use kata_pulse::expose::http::{self, Routes};
@@ -25,66 +25,8 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long `collect` may take.
 const COLLECT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Measures every pod of this node where the truth is and serves it as cAdvisor's metrics.
-#[derive(Parser)]
-#[command(version, max_term_width = 100)]
-struct Cli {
-    #[command(flatten)]
-    settings: Settings,
-
-    /// YAML file with the same keys as the flags
-    #[arg(long, env = "KATA_PULSE_CONFIG", value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Collect once, print, and exit with 1 if a source failed
-    Collect {
-        /// How to print
-        #[arg(long, value_enum, default_value_t = CollectFormat::Prometheus)]
-        format: CollectFormat,
-    },
-    /// List the collectors and whether they are on
-    Collectors,
-    /// Print the configuration in force, or what is wrong with it
-    CheckConfig,
-    /// Ask the running agent whether it is alive, for images without a shell
-    Healthcheck,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum CollectFormat {
-    Prometheus,
-    Openmetrics,
-    Json,
-}
-
-/// Flags that kata-monitor spells with one dash; its users' manifests go on working.
-const SINGLE_DASH: [&str; 3] = ["-listen-address", "-runtime-endpoint", "-log-level"];
-
-fn arguments() -> impl Iterator<Item = OsString> {
-    std::env::args_os().map(|argument| {
-        let old = argument.to_str().is_some_and(|text| {
-            SINGLE_DASH
-                .iter()
-                .any(|flag| text.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
-        });
-        if old {
-            let mut double = OsString::from("-");
-            double.push(argument);
-            double
-        } else {
-            argument
-        }
-    })
-}
-
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments()) {
+    let cli = match Cli::try_parse_from(cli::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };

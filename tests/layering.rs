@@ -27,7 +27,8 @@ const RULE: &[(&str, &[&str])] = &[
     // Names what the others take as options, but none that is above it.
     ("config", &["collect", "cri", "discover", "expose", "log", "model"]),
     ("agent", &["collect", "config", "containerd", "cri", "discover", "expose", "flight", "model", "telemetry"]),
-    ("main", &["agent", "collect", "config", "cri", "discover", "expose", "log", "model", "telemetry"]),
+    ("cli", &["config"]),
+    ("main", &["agent", "cli", "collect", "config", "cri", "discover", "expose", "log", "model", "telemetry"]),
     ("lib", &[]),
 ];
 
