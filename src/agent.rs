@@ -325,6 +325,7 @@ impl Agent {
                 round = Arc::clone(katas).collect(Arc::clone(&snapshot.inventory), waits).await;
             }
         }
+        round.count(&self.telemetry);
         round.merge_into(snapshot, &self.oom);
         Some(())
     }

@@ -30,6 +30,10 @@ pub struct Telemetry {
     pub collections: IntCounter,
     /// Samples of shims that were not passed on.
     pub passthrough_dropped: IntCounter,
+    /// Kata sandboxes that were to be measured, each in every collection.
+    pub sandbox_scrapes: IntCounter,
+    /// Those that could not be, by reason.
+    pub sandbox_scrape_failures: IntCounterVec,
     /// What is said beside the shims' metrics only.
     pub monitor: Monitor,
 }
@@ -46,6 +50,26 @@ pub struct Monitor {
     failed: IntCounter,
     /// Duration of a round in milliseconds.
     durations: Histogram,
+}
+
+/// A family without its values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Its name.
+    pub name: String,
+    /// What it says, a sentence.
+    pub help: String,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+}
+
+fn describe(collector: &dyn Collector) -> Vec<Described> {
+    let described = collector.desc().into_iter().map(|desc| Described {
+        name: desc.fq_name.clone(),
+        help: desc.help.clone(),
+        labels: desc.variable_labels.clone(),
+    });
+    described.collect()
 }
 
 impl Monitor {
@@ -127,6 +151,17 @@ impl Telemetry {
                 "kata_pulse_passthrough_samples_dropped_total",
                 "Samples of Kata shims that /metrics/kata did not pass on: malformed, twice, or too many.",
             )?,
+            sandbox_scrapes: IntCounter::new(
+                "kata_pulse_sandbox_scrapes_total",
+                "Kata sandboxes that were to be measured, counted in every collection.",
+            )?,
+            sandbox_scrape_failures: IntCounterVec::new(
+                Opts::new(
+                    "kata_pulse_sandbox_scrape_failures_total",
+                    "Kata sandboxes that were not measured in full, counted in every collection.",
+                ),
+                &["reason"],
+            )?,
             monitor: Monitor::new()?,
             registry,
         };
@@ -143,31 +178,45 @@ impl Telemetry {
                 std::env::consts::ARCH,
             ])
             .set(1.0);
-        let all: [Box<dyn Collector>; 8] = [
-            Box::new(build),
-            Box::new(telemetry.http_requests.clone()),
-            Box::new(telemetry.http_in_flight.clone()),
-            Box::new(telemetry.reload_successful.clone()),
-            Box::new(telemetry.reload_time.clone()),
-            Box::new(telemetry.collections.clone()),
-            Box::new(telemetry.passthrough_dropped.clone()),
-            Box::new(prometheus::process_collector::ProcessCollector::for_self()),
-        ];
-        for collector in all {
+        telemetry.registry.register(Box::new(build))?;
+        telemetry.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        for collector in telemetry.always() {
             telemetry.registry.register(collector)?;
         }
         Ok(telemetry)
     }
 
+    /// What is served from the start.
+    fn always(&self) -> [Box<dyn Collector>; 8] {
+        [
+            Box::new(self.http_requests.clone()),
+            Box::new(self.http_in_flight.clone()),
+            Box::new(self.reload_successful.clone()),
+            Box::new(self.reload_time.clone()),
+            Box::new(self.collections.clone()),
+            Box::new(self.passthrough_dropped.clone()),
+            Box::new(self.sandbox_scrapes.clone()),
+            Box::new(self.sandbox_scrape_failures.clone()),
+        ]
+    }
+
+    /// What is served once there is a container runtime to ask.
+    fn of_cri(&self) -> [Box<dyn Collector>; 3] {
+        [Box::new(self.cri_up.clone()), Box::new(self.cri_request_duration.clone()), Box::new(self.cri_errors.clone())]
+    }
+
+    /// Every family that is counted here, sorted by name; the build's and the process's own are not.
+    pub fn described(&self) -> Vec<Described> {
+        let collectors = self.always().into_iter().chain(self.of_cri());
+        let mut all: Vec<Described> = collectors.flat_map(|collector| describe(&*collector)).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
     /// Serves what is counted about the container runtime from now on. Without a runtime to ask there is nothing to
     /// say: a 0 would read as a runtime that is down.
     pub fn serve_cri(&self) {
-        let all: [Box<dyn Collector>; 3] = [
-            Box::new(self.cri_up.clone()),
-            Box::new(self.cri_request_duration.clone()),
-            Box::new(self.cri_errors.clone()),
-        ];
-        for collector in all {
+        for collector in self.of_cri() {
             // Registered already by the configuration before a reload: that is fine.
             let _ = self.registry.register(collector);
         }

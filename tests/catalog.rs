@@ -3,7 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use kata_pulse::expose::catalog::markdown;
+use kata_pulse::expose::catalog;
+use kata_pulse::telemetry::Telemetry;
+
+fn markdown() -> String {
+    catalog::markdown(&Telemetry::new().expect("every name is there once"))
+}
 
 #[test]
 fn the_reference_equals_the_tables() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use kata_pulse_simulator::cri::Method;
 use kata_pulse_simulator::kata::{
-    Endpoint, Fault, GuestCgroup, Hypervisor, KataNode, KataNodeBuilder, KataSandbox, Runtime,
+    Endpoint, Fault, GuestCgroup, Hypervisor, KataNode, KataNodeBuilder, KataSandbox, Runtime, SandboxPlan,
 };
 
 mod support;
@@ -280,4 +280,36 @@ fn a_new_sandbox_is_seen_without_being_asked_for() {
     agent.wait_until("nothing is left of it", PATIENCE, || !agent.get("/metrics").text().contains(second.id()));
     let held = agent.open_files();
     assert!(!held.iter().any(|file| file.contains(second.id())), "{held:?}");
+}
+
+#[test]
+fn failed_measurements_are_counted_by_their_reason() {
+    let one = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor);
+    let (node, agent) = start(one.with(SandboxPlan::unmeasured_by_runtime).times(3));
+    let failures = |page: &Page, reason| {
+        page.lookup("kata_pulse_sandbox_scrape_failures_total", &[("reason", reason)])
+            .expect("it is there from the start")
+    };
+    let reasons = ["timeout", "unreachable", "incomplete"];
+    let count = |page: &Page| reasons.map(|reason| failures(page, reason));
+    let scrapes = |page: &Page| page.value("kata_pulse_sandbox_scrapes_total", &[]);
+    let well = agent.page("/metrics");
+    assert_eq!(count(&well), [0.0; 3]);
+    let [hangs, closes, _] = &node.sandboxes()[..] else { panic!("three sandboxes") };
+    hangs.fail_all(&Fault::Hang);
+    closes.fail_all(&Fault::Close);
+    let ill = agent.page("/metrics");
+    assert_eq!(count(&ill), [1.0, 1.0, 0.0]);
+    assert_eq!(scrapes(&ill), scrapes(&well) + 3.0);
+    // The one that hangs is not asked, and has failed all the same.
+    let left_alone = agent.page("/metrics");
+    assert_eq!(count(&left_alone), [2.0, 2.0, 0.0]);
+    node.sandboxes().iter().for_each(|sandbox| sandbox.heal_all());
+    agent.wait_until("everybody is well", PATIENCE, || {
+        let page = agent.page("/metrics");
+        node.sandboxes().iter().all(|sandbox| up(&page, sandbox) == Some(1.0))
+    });
+    let healed = agent.page("/metrics");
+    assert_eq!(count(&agent.page("/metrics")), count(&healed), "nobody fails any more");
+    assert_eq!(node.violations(), []);
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::expose::families::{AGENT, CONTAINER, KATA, NODE, OOM, SANDBOX};
 use crate::expose::family::{Meta, Profile};
+use crate::telemetry::{Described, Telemetry};
 
 /// A family of the kubelet that is not served, and why.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ pub fn serves_any(profile: Profile, names: &[&str]) -> bool {
 }
 
 /// The reference in Markdown, as committed in `docs/metrics.md`.
-pub fn markdown() -> String {
+pub fn markdown(telemetry: &Telemetry) -> String {
     let mut page = String::from(
         "# Metrics\n\n\
          Generated from the metric tables in `src/expose/families/`; a test keeps this page and the tables equal.\n\
@@ -77,14 +78,8 @@ pub fn markdown() -> String {
     section(&mut page, "Containers, pods and the node", "container_", "");
     section(&mut page, "The machine", "machine_", "cadvisor_");
     section(&mut page, "The agent's own families", "kata_pulse_", "");
-    page.push_str(
-        "\nThe agent's metrics about itself come with `/metrics`: `kata_pulse_build_info`, `kata_pulse_cri_up`, \
-         `kata_pulse_cri_request_duration_seconds{method}`, `kata_pulse_cri_errors_total{method}`, \
-         `kata_pulse_http_requests_total{handler,code}`, `kata_pulse_http_requests_in_flight`, \
-         `kata_pulse_collections_total`, `kata_pulse_config_last_reload_successful`, \
-         `kata_pulse_config_last_reload_success_timestamp_seconds` and the usual `process_*`.\n\n\
-         ## Families of the kubelet that are not served\n\n| Family | Why not |\n|---|---|\n",
-    );
+    own(&mut page, &telemetry.described());
+    page.push_str("\n## Families of the kubelet that are not served\n\n| Family | Why not |\n|---|---|\n");
     for Absent { name, why } in ABSENT {
         let _ = writeln!(page, "| `{name}` | {why} |");
     }
@@ -105,6 +100,19 @@ pub fn markdown() -> String {
          - Samples carry no timestamps: they are measured when they are asked for.\n",
     );
     page
+}
+
+/// What the agent counts about itself.
+fn own(page: &mut String, described: &[Described]) {
+    page.push_str(
+        "\n## The agent about itself\n\n\
+         Served with `/metrics`, beside `kata_pulse_build_info` and the usual `process_*`. Those of the container runtime \
+         (`kata_pulse_cri_*`) are there once there is one to ask.\n\n| Family | Labels | Meaning |\n|---|---|---|\n",
+    );
+    for Described { name, help, labels } in described {
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(page, "| `{name}` | {} | {help} |", labels.join(", "));
+    }
 }
 
 fn section(page: &mut String, title: &str, prefix: &str, other: &str) {

@@ -17,6 +17,7 @@ use crate::collect::kata::cloud_hypervisor::{self, CloudHypervisor, VmmError};
 use crate::collect::kata::gate::{self, Facts, Permit, ShimScrape, Verdict};
 use crate::collect::kata::guest_text::Parser;
 use crate::collect::kata::rest::Rest;
+use crate::collect::kata::round::{Failure, Reason};
 use crate::collect::kata::shim::{self, Shim};
 use crate::collect::kata::site::Site;
 use crate::collect::kata::stats;
@@ -114,8 +115,25 @@ impl Probe {
             vmm,
             ..KataReport::default()
         };
-        let error = if up { String::new() } else { error.unwrap_or_else(|| "not every container answered".to_owned()) };
-        Measured { report, containers, up, error, heard, outdated }
+        let failure = (!up).then(|| Failure {
+            reason: self.reason(&report, containers.is_empty()),
+            error: error.unwrap_or_else(|| "not every container answered".to_owned()),
+        });
+        Measured { report, containers, failure, heard, outdated }
+    }
+
+    /// Why a sandbox that is not up is not.
+    fn reason(&self, report: &KataReport, silent: bool) -> Reason {
+        let rests = [&self.agent_rest, &self.url_rest, &self.task_rest, &self.shim_rest, &self.cri_rest];
+        let of_guest = report.sources.iter().filter(|(source, _)| **source != "vmm");
+        let is_left_alone = |(_, state): (&&str, &SourceState)| [BACKOFF, NO_TIME].contains(state);
+        if rests.into_iter().any(Rest::has_begun) || of_guest.into_iter().any(is_left_alone) {
+            Reason::Timeout
+        } else if silent {
+            Reason::Unreachable
+        } else {
+            Reason::Incomplete
+        }
     }
 
     /// Everybody who may tell of the guest and its containers, the best first.

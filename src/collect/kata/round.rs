@@ -12,6 +12,7 @@ use crate::model::inventory::Kind;
 use crate::model::snapshot::{CollectorReport, KataReport, Snapshot, SourceState};
 use crate::model::units::Bytes;
 use crate::model::usage::{Spec, Usage};
+use crate::telemetry::Telemetry;
 
 /// What was learnt of one sandbox.
 #[derive(Debug)]
@@ -20,14 +21,46 @@ pub struct Measured {
     pub report: KataReport,
     /// By container; under the sandbox's own id the pause container.
     pub containers: HashMap<ContainerId, Usage>,
-    /// Every container was measured.
-    pub up: bool,
-    /// Why not; blank when up.
-    pub error: String,
+    /// Why not every container was measured; `None` when every one was.
+    pub failure: Option<Failure>,
     /// Whether the guest's text came.
     pub heard: Heard,
     /// The guest does not know a container that it knew before: the inventory may be out of date.
     pub outdated: bool,
+}
+
+/// A sandbox that was not measured in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// In a word.
+    pub reason: Reason,
+    /// In a sentence for people.
+    pub error: String,
+}
+
+/// Why a sandbox was not measured in full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Some source hung, or hung a moment ago and is left alone.
+    Timeout,
+    /// No source told of any container.
+    Unreachable,
+    /// Some containers were told of, and not all.
+    Incomplete,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Timeout, Self::Unreachable, Self::Incomplete];
+
+    /// As a label's value.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Incomplete => "incomplete",
+        }
+    }
 }
 
 impl Default for Measured {
@@ -36,8 +69,7 @@ impl Default for Measured {
         Self {
             report: KataReport::default(),
             containers: HashMap::new(),
-            up: false,
-            error: "not finished in time".to_owned(),
+            failure: Some(Failure { reason: Reason::Timeout, error: "not finished in time".to_owned() }),
             heard: Heard::Nothing,
             outdated: false,
         }
@@ -58,7 +90,8 @@ impl Measured {
     /// would pass for overhead.
     fn is_whole(&self, sandbox: &SandboxId) -> bool {
         let answered = |source| self.report.sources.get(source) == Some(&SourceState::Up);
-        self.up && (self.containers.contains_key(sandbox.as_str()) || answered("agent") || answered("task"))
+        self.failure.is_none()
+            && (self.containers.contains_key(sandbox.as_str()) || answered("agent") || answered("task"))
     }
 
     /// Adds what the node pays, and what of it the containers do not use. Both sides must be whole for that.
@@ -97,6 +130,17 @@ impl Round {
     /// Containers of the inventory may have gone. Said once of each: one that stays listed is missing indeed.
     pub fn is_outdated(&self) -> bool {
         self.measured.values().any(|measured| measured.outdated)
+    }
+
+    /// Adds how many sandboxes were to be measured, and how many were not.
+    pub fn count(&self, telemetry: &Telemetry) {
+        telemetry.sandbox_scrapes.inc_by(u64::try_from(self.measured.len()).unwrap_or(u64::MAX));
+        for reason in Reason::ALL {
+            let fits = |measured: &&Measured| measured.failure.as_ref().is_some_and(|failure| failure.reason == reason);
+            let failed = u64::try_from(self.measured.values().filter(fits).count()).unwrap_or(u64::MAX);
+            // Also none: a rate needs a counter that was there before the first failure.
+            telemetry.sandbox_scrape_failures.with_label_values(&[reason.as_str()]).inc_by(failed);
+        }
     }
 
     /// How long it took.
@@ -141,8 +185,8 @@ impl Round {
         });
         for report in &mut snapshot.sandboxes {
             let Some(measured) = self.measured.remove(report.sandbox.id.as_str()) else { continue };
-            report.up = Some(measured.up);
-            report.last_error = measured.error;
+            report.up = Some(measured.failure.is_none());
+            report.last_error = measured.failure.map(|failure| failure.error).unwrap_or_default();
             report.kata = Some(Box::new(measured.report));
         }
         snapshot.collectors.push(self.report);
@@ -173,7 +217,7 @@ mod tests {
 
     fn overhead(containers: &[(&str, u64)], task: SourceState) -> Option<Bytes> {
         let containers = containers.iter().map(|(id, bytes)| (ContainerId::from(*id), using(*bytes))).collect();
-        let mut measured = Measured { containers, up: true, ..Measured::default() };
+        let mut measured = Measured { containers, failure: None, ..Measured::default() };
         measured.report.sources.insert("task", task);
         let side = HostSide { memory: Some(Bytes(1000)), ..HostSide::default() };
         measured.add_host(&SandboxId::from("pod"), side);
