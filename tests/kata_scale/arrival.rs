@@ -1,12 +1,13 @@
 //! How soon a sandbox is seen whose directory appears.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use kata_pulse_simulator::kata::{Hypervisor, KataNode, Runtime, SandboxPlan};
 
-use crate::PATIENCE;
 use crate::support::agent::Agent;
 use crate::support::kata::{Listing, flags};
+use crate::{PATIENCE, QUIET};
 
 /// What is promised. The median has to keep it; single ones share the machine with others.
 const PROMISED: Duration = Duration::from_millis(200);
@@ -14,6 +15,7 @@ const AT_MOST: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_sandbox_is_listed_within_200_ms_of_its_directory() {
+    let _quiet = QUIET.write().unwrap_or_else(PoisonError::into_inner);
     let builder = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor).times(20);
     let node = builder.start().expect("a simulated node");
     // The runtime never hears of it: its directory is all there is to see.

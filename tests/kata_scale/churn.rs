@@ -1,6 +1,7 @@
 //! A thousand sandboxes that come and go in waves while they are measured.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use kata_pulse_simulator::kata::{Endpoint, Fault, Hypervisor, KataNode, KataSandbox, Runtime, SandboxPlan};
@@ -9,7 +10,7 @@ use crate::glance::Glance;
 use crate::held::Held;
 use crate::support::agent::Agent;
 use crate::support::kata::{SCRAPE, flags};
-use crate::{ONE_HEAP, PATIENCE};
+use crate::{ONE_HEAP, PATIENCE, QUIET};
 
 const WAVES: usize = 20;
 const WAVE: usize = 50;
@@ -101,6 +102,7 @@ impl Sea {
 
 #[test]
 fn a_thousand_sandboxes_come_and_go_and_leave_nothing() {
+    let _busy = QUIET.read().unwrap_or_else(PoisonError::into_inner);
     // One that stays, so that there is always something to measure.
     let builder = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor);
     let node = builder.start().expect("a simulated node");

@@ -5,17 +5,18 @@
 //! sandbox alone. In all other scrapes the same ten fail at once, another way each time, which opens and breaks as many
 //! connections. Five lie from the first scrape to the last.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use kata_pulse_simulator::kata::{
     Endpoint, Fault, Hypervisor, KataNode, KataNodeBuilder, KataSandbox, Lie, Runtime, SandboxPlan,
 };
 
-use crate::ONE_HEAP;
 use crate::glance::Glance;
 use crate::held::Held;
 use crate::support::agent::{Agent, Answer};
 use crate::support::kata::{Fact, Listing, SCRAPE, assert_none, differences, facts, facts_listed, flags, page};
+use crate::{ONE_HEAP, QUIET};
 
 /// Scrapes, in blocks of one tick each.
 const BLOCKS: usize = 10;
@@ -160,6 +161,7 @@ impl<'a> Scrapes<'a> {
 
 #[test]
 fn fifteen_ill_sandboxes_cost_their_own_series_for_five_hundred_scrapes() {
+    let _busy = QUIET.read().unwrap_or_else(PoisonError::into_inner);
     let hundred = Hundred::new();
     let agent = Agent::start_in(&ONE_HEAP, flags(&hundred.node));
     let mut scrapes = Scrapes::new(&hundred, &agent);
