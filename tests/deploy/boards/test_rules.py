@@ -82,15 +82,15 @@ def test_no_rule_is_tied_to_one_installation():
 
 
 def test_every_recording_rule_has_data_on_the_demo_node(lab):
+    kata = sorted((one["namespace"], one["pod_name"]) for one in lab.sandboxes() if one["runtime"] == "kata")
+
     def look():
         missing = [record for record in RECORDS if not lab.prometheus.now(record)]
-        return not missing, missing
+        host = [one["metric"] for one in lab.prometheus.now("cluster_namespace_pod:kata_pulse_host_cpu_seconds:rate5m")]
+        pods = sorted((labels["namespace"], labels["pod"]) for labels in host)
+        return not missing and pods == sorted(3 * kata), (missing, pods)
 
-    wait_until("every recording rule has data", DATA_PATIENCE, look)
-    kata = {(one["namespace"], one["pod_name"]) for one in lab.sandboxes() if one["runtime"] == "kata"}
-    host = lab.prometheus.now("cluster_namespace_pod:kata_pulse_host_cpu_seconds:rate5m")
-    assert {(one["metric"]["namespace"], one["metric"]["pod"]) for one in host} == kata
-    assert len(host) == 3 * len(kata), "each pod once in each cluster"
+    wait_until("every rule has data, and in each of the three clusters each Kata pod is recorded once", DATA_PATIENCE, look)
 
 
 def test_only_what_is_broken_in_the_demo_node_is_alerted(lab):
