@@ -32,6 +32,9 @@ RULES = sorted((FILES / "rules").glob("*.yaml"))
 # that, sandboxes that are slow but well would be cut off too.
 SCRAPE_INTERVAL = 5
 
+# An alert that waits for 10 minutes waits for 20 seconds here: longer than one scrape that a busy machine misses.
+HURRY = 30
+
 # What a slow machine gets, in seconds.
 START_PATIENCE = 60
 STOP_PATIENCE = 15
@@ -89,8 +92,9 @@ def running(directory: Path):
     with ExitStack() as stack:
         agent = stack.enter_context(_demo(directory))
         state = stack.enter_context(_kube_state_metrics(_sandboxes(agent)))
+        rules = [_hurried(path, directory) for path in RULES]
         configuration = directory / "prometheus.yaml"
-        configuration.write_text(yaml.safe_dump(_configuration(agent.removeprefix("http://"), state)))
+        configuration.write_text(yaml.safe_dump(_configuration(agent.removeprefix("http://"), state, rules)))
         url = stack.enter_context(_prometheus(directory, configuration))
         yield Lab(agent, Prometheus(url), time.time())
 
@@ -115,14 +119,25 @@ def binary(name: str) -> Path:
     return path
 
 
-def _configuration(agent: str, state: str) -> dict:
+def _hurried(path: Path, directory: Path) -> Path:
+    """A copy of a rule file in which alerts wait as many times shorter as HURRY says. Nothing else is changed."""
+    content = yaml.safe_load(path.read_text())
+    for rule in (rule for group in content["groups"] for rule in group["rules"]):
+        if "for" in rule:
+            rule["for"] = f"{int(rule['for'].removesuffix('m')) * 60 // HURRY}s"
+    copy = directory / path.name
+    copy.write_text(yaml.safe_dump(content))
+    return copy
+
+
+def _configuration(agent: str, state: str, rules: list[Path]) -> dict:
     def job(name: str, target: str, **labels: str) -> dict:
         return {"job_name": name, "honor_labels": True, "static_configs": [{"targets": [target], "labels": labels}]}
 
     return {
         "global": {"scrape_interval": f"{SCRAPE_INTERVAL}s", "scrape_timeout": f"{SCRAPE_INTERVAL}s",
                    "evaluation_interval": "1s"},
-        "rule_files": [str(path) for path in RULES],
+        "rule_files": [str(path) for path in rules],
         # Job names that nothing in boards or rules may depend on.
         "scrape_configs": [
             job("bare", agent), job("first", agent, cluster="lab", node="demo"), job("second", agent, cluster="plain", node="demo"),

@@ -104,9 +104,11 @@ def _health(it: Board) -> None:
                  Query(f"max(kata_pulse_sandbox_scrape_duration_seconds{{{AGENTS}}})", "slowest"),
                  Query(f"quantile(0.95, kata_pulse_sandbox_scrape_duration_seconds{{{AGENTS}}})", "95th percentile"),
                  Query(f"quantile(0.5, kata_pulse_sandbox_scrape_duration_seconds{{{AGENTS}}})", "median")), 8, 8)
-    it.add(graph("Sandboxes by measured", "Ready sandboxes, of every runtime, that could and that could not be measured.", "none",
-                 Query(f"sum(kata_pulse_sandbox_up{{{AGENTS}}})", "measured"),
-                 Query(f"sum(kata_pulse_sandbox_up{{{AGENTS}}} == bool 0)", "not measured"), stacked=True), 8, 8)
+    failed = f"sum by (reason) (rate(kata_pulse_sandbox_scrape_failures_total{{{AGENTS}}}[$__rate_interval]))"
+    tried = f"sum(rate(kata_pulse_sandbox_scrapes_total{{{AGENTS}}}[$__rate_interval]))"
+    it.add(graph("Failed measurements", "Share of the attempts to measure a Kata sandbox that failed, by reason. One sandbox "
+                 "of ten that never answers is a steady 10 %.", "percentunit",
+                 Query(f"{failed} / ignoring (reason) group_left {tried}", "{{reason}}"), stacked=True), 8, 8)
     it.add(graph("Sources not asked", "Sources of sandboxes that were left out, by reason. agent_answers is the normal case: "
                  "a better source had told it already.", "none",
                  Query(f"sum by (reason) (kata_pulse_sandbox_scrape_skipped{{{AGENTS}}})", "{{reason}}"), stacked=True), 8, 8)
