@@ -12,7 +12,7 @@ VENV := .tools/venv
 BUILD_PACKAGES := protobuf-compiler
 TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus python3 python3-venv
 
-.PHONY: help setup setup-build setup-test demo run test lint unit boards dashboards bench golden clean
+.PHONY: help setup setup-build setup-test demo run test lint unit boards dashboards pictures bench golden clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,12 @@ boards: setup ## Test dashboards, alerts and recording rules on a demo node that
 
 dashboards: $(VENV)/.ready ## Write the dashboards anew from tests/deploy/boards/source
 	cd tests/deploy/boards && $(CURDIR)/$(VENV)/bin/python -B -m source $(CURDIR)/helm/kata-pulse/files/dashboards
+
+pictures: setup ## Draw docs/pictures anew, from five minutes of the demo node (root)
+	$(CARGO) build --workspace --locked
+	[ -x .tools/pictures/bin/python ] || python3 -m venv .tools/pictures
+	.tools/pictures/bin/pip install -q --disable-pip-version-check -r tests/deploy/requirements.txt -r tests/deploy/boards/pictures.txt
+	mkdir -p docs/pictures && .tools/pictures/bin/python -B tests/deploy/boards/picture.py docs/pictures
 
 golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog

@@ -9,7 +9,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
 
 import grafana
-from lab import FILES
+from lab import FILES, ROOT
 from source import BOARDS
 from source.panels import GRID_WIDTH
 
@@ -105,3 +105,12 @@ def test_a_click_on_a_pod_leads_to_its_board():
     variables = {one["name"] for one in grafana.DASHBOARDS["kata-sandbox"]["templating"]["list"]}
     assert set(re.findall(r"var-(\w+)=", url)) | set(re.findall(r"\$\{(\w+):queryparam", url)) == variables
     assert set(re.findall(r"__data\.fields\.(\w+)", url)) <= set(headings)
+
+
+@boards
+def test_the_documentation_has_every_panel(name, board):
+    text = (ROOT / "docs/dashboards.md").read_text()
+    section = next(part for part in text.split("\n## ") if part.startswith(board["title"] + "\n"))
+    listed = re.findall(r"^\| ([^|]+) \| ", section, re.MULTILINE)
+    assert listed[0] == "Panel"
+    assert listed[1:] == [panel["title"] for panel in grafana.panels(board)], "docs/dashboards.md has other panels"

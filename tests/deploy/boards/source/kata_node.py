@@ -65,7 +65,7 @@ def _sandboxes(it: Board) -> None:
     it.add(graph("Sandboxes by hypervisor", "Ready pod sandboxes by runtime and hypervisor. Sandboxes of a hypervisor that "
                  "nothing tells are counted without a name.", "none",
                  Query(f"sum by (runtime, hypervisor) (kata_pulse_sandboxes{{{AGENTS}}})", "{{runtime}} {{hypervisor}}"),
-                 stacked=True), 8, 9)
+                 stacked=True), 6, 9)
     of_sandbox = f"* on (cluster, sandbox_id) {SANDBOX}"
     to_sandbox = (f"/d/{SANDBOX_UID}?${{datasource:queryparam}}&${{cluster:queryparam}}"
                   "&var-namespace=${__data.fields.Namespace}&var-pod=${__data.fields.Pod}&${__url_time_range}")
@@ -94,7 +94,7 @@ def _sandboxes(it: Board) -> None:
         Query(f'max by (sandbox_id) (kata_pulse_sandbox_info{{{AGENTS},runtime="kata"}} '
               f"* on ({POD}) group_left {DECLARED_MEMORY})"),
         Query(f"max by (sandbox_id) ({GUEST_FULL})"),
-    ), 16, 9)
+    ), 18, 9)
 
 
 def _health(it: Board) -> None:

@@ -84,10 +84,11 @@ def _containers(it: Board) -> None:
                        f"{{{IN_CONTAINERS}}}[$__rate_interval])) / sum by (container) "
                        f"(rate(container_cpu_cfs_periods_total{{{IN_CONTAINERS}}}[$__rate_interval]))", "{{container}}"),
                  ratio=True), 8, 8)
-    it.add(graph("Out-of-memory kills by container", "Kills for lack of memory in the time shown, by container over all its restarts, and in "
-                 "the guest as a whole.", "none",
-                 Query(f"sum by (container) (increase(kata_pulse_container_oom_kills_total{{{S}}}[$__range]))", "{{container}}"),
-                 Query(f"sum(increase(kata_pulse_guest_oom_kills_total{{{S}}}[$__range]))", "guest")), 8, 8)
+    it.add(graph("Out-of-memory kills by container", "When processes were killed for lack of memory: by container, over all its "
+                 "restarts, and in the guest as a whole.", "none",
+                 Query(f"sum by (container) (increase(kata_pulse_container_oom_kills_total{{{S}}}[$__rate_interval]))",
+                       "{{container}}"),
+                 Query(f"sum(increase(kata_pulse_guest_oom_kills_total{{{S}}}[$__rate_interval]))", "guest")), 8, 8)
 
 
 def _guest(it: Board) -> None:
