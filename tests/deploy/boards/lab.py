@@ -201,7 +201,17 @@ def _prometheus(directory: Path, configuration: Path):
     # exporter-toolkit tells the port that it was given.
     with _program(command, directory, "prometheus", {}, lambda text: _after(text, 'msg="Listening on" address=')) as address:
         url = f"http://{address}"
+        # It listens before it has opened its storage, and until then answers 503.
+        wait_until("Prometheus is ready", START_PATIENCE, lambda: _status(f"{url}/-/ready"))
         yield url
+
+
+def _status(url: str) -> tuple[bool, int]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return True, answer.status
+    except urllib.error.HTTPError as error:
+        return False, error.code
 
 
 @contextmanager
