@@ -17,8 +17,8 @@ GUEST_SIZE = f"sum(kata_pulse_guest_memory_total_bytes{{{S}}})"
 
 
 def board() -> Board:
-    it = Board(UID, "Kata sandbox", "One Kata pod inside and out: its containers as measured in the guest, the guest as a "
-               "whole, what the node pays for it, and its virtual devices.")
+    it = Board(UID, "Kata sandbox", "One Kata pod inside and out: its containers as measured in the guest, the guest "
+               "as a whole, what the node pays for it, and its virtual devices.")
     info = 'kata_pulse_sandbox_info{cluster=~"$cluster",runtime="kata"'
     it.choice("cluster", "Cluster", 'label_values(kata_pulse_sandbox_info{runtime="kata"}, cluster)', every=True)
     it.choice("namespace", "Namespace", f"label_values({info}}}, namespace)", every=False)
@@ -42,11 +42,11 @@ def _summary(it: Board) -> None:
                   words={"0": ("no", "red"), "1": ("yes", "green")}), 3, 4)
     it.add(number("vCPUs", "Virtual CPUs of the guest.", "none", Query(f"sum(kata_pulse_guest_vcpus{{{S}}})")), 3, 4)
     it.add(number("Guest size", "Memory of the guest, less what its kernel took at boot.", "bytes", Query(GUEST_SIZE)), 3, 4)
-    it.add(number("Guest memory in use", "Memory that the guest could not give to new work. Near 100 % its out-of-memory "
-                  "killer is near.", "percentunit", Query(f"{GUEST_USED} / {GUEST_SIZE}"), decimals=1,
+    it.add(number("Guest memory in use", "Memory that the guest could not give to new work. Near 100 % its "
+                  "out-of-memory killer is near.", "percentunit", Query(f"{GUEST_USED} / {GUEST_SIZE}"), decimals=1,
                   steps=((None, "green"), (0.85, "orange"), (0.95, "red"))), 3, 4)
-    it.add(number("Overhead / declared", "Memory overhead as a share of the RuntimeClass's overhead.podFixed.memory. Needs "
-                  "kube-state-metrics.", "percentunit",
+    it.add(number("Overhead / declared", "Memory overhead as a share of the RuntimeClass's overhead.podFixed.memory. "
+                  "Needs kube-state-metrics.", "percentunit",
                   Query(f"sum(kata_pulse_sandbox_overhead_memory_bytes{{{S}}}) / {DECLARED_MEMORY}"), decimals=1,
                   steps=((None, "green"), (0.8, "orange"), (1, "red"))), 3, 4)
     it.add(number("Out-of-memory kills", "Processes killed for lack of memory anywhere in the guest, in the time shown.", "none",
@@ -69,8 +69,8 @@ def _containers(it: Board) -> None:
     def network(family: str) -> str:
         return f"sum by (interface) (rate({family}{{{S}}}[$__rate_interval]))"
 
-    it.add(graph("Network", "Bytes that the pod received (above) and sent (below), by interface. A pod has one network, "
-                 "whatever its containers.", "Bps",
+    it.add(graph("Network", "Bytes that the pod received (above) and sent (below), by interface. A pod has one "
+                 "network, whatever its containers.", "Bps",
                  Query(network("container_network_receive_bytes_total"), "{{interface}} received"),
                  Query(network("container_network_transmit_bytes_total"), "{{interface}} sent", below=True)), 8, 9)
     it.add(graph("Packets dropped and errors", "Packets of the pod's network that were dropped or faulty, by direction.", "pps",
@@ -78,14 +78,14 @@ def _containers(it: Board) -> None:
                  Query(f"sum(rate(container_network_transmit_packets_dropped_total{{{S}}}[$__rate_interval]))", "sent, dropped"),
                  Query(f"sum(rate(container_network_receive_errors_total{{{S}}}[$__rate_interval]))", "received, faulty"),
                  Query(f"sum(rate(container_network_transmit_errors_total{{{S}}}[$__rate_interval]))", "sent, faulty")), 8, 8)
-    it.add(graph("CPU throttled", "Share of the periods of 100 ms in which a container wanted more CPU than its limit gives. "
-                 "Guests with cgroup v2 do not tell it.", "percentunit",
+    it.add(graph("CPU throttled", "Share of the periods of 100 ms in which a container wanted more CPU than its limit "
+                 "gives. Guests with cgroup v2 do not tell it.", "percentunit",
                  Query("sum by (container) (rate(container_cpu_cfs_throttled_periods_total"
                        f"{{{IN_CONTAINERS}}}[$__rate_interval])) / sum by (container) "
                        f"(rate(container_cpu_cfs_periods_total{{{IN_CONTAINERS}}}[$__rate_interval]))", "{{container}}"),
                  ratio=True), 8, 8)
-    it.add(graph("Out-of-memory kills by container", "When processes were killed for lack of memory: by container, over all its "
-                 "restarts, and in the guest as a whole.", "none",
+    it.add(graph("Out-of-memory kills by container", "When processes were killed for lack of memory: by container, "
+                 "over all its restarts, and in the guest as a whole.", "none",
                  Query(f"sum by (container) (increase(kata_pulse_container_oom_kills_total{{{S}}}[$__rate_interval]))",
                        "{{container}}"),
                  Query(f"sum(increase(kata_pulse_guest_oom_kills_total{{{S}}}[$__rate_interval]))", "guest")), 8, 8)
@@ -93,12 +93,12 @@ def _containers(it: Board) -> None:
 
 def _guest(it: Board) -> None:
     it.row("Guest as a whole")
-    it.add(graph("Guest CPU by mode", "Where the guest's CPU time goes, idle left out. steal is time in which the guest wanted "
-                 "to run and the node did not let it.", "cores",
+    it.add(graph("Guest CPU by mode", "Where the guest's CPU time goes, idle left out. steal is time in which the "
+                 "guest wanted to run and the node did not let it.", "cores",
                  Query("sum by (mode) (rate(kata_pulse_guest_cpu_seconds_total"
                        f'{{{S},mode!~"idle|guest|guest_nice"}}[$__rate_interval]))', "{{mode}}"), stacked=True), 8, 9)
-    it.add(graph("Guest memory", "Memory as the guest's kernel sees it. cached is given back inside the guest when it is "
-                 "needed, but the node usually does not get it back.", "bytes",
+    it.add(graph("Guest memory", "Memory as the guest's kernel sees it. cached is given back inside the guest when it "
+                 "is needed, but the node usually does not get it back.", "bytes",
                  Query(GUEST_USED, "in use"),
                  Query(f"sum(kata_pulse_guest_memory_cached_bytes{{{S}}})", "cached"),
                  Query(f"sum(kata_pulse_guest_memory_free_bytes{{{S}}})", "free"),
@@ -108,8 +108,8 @@ def _guest(it: Board) -> None:
                  Query(f"max(kata_pulse_guest_load5{{{S}}})", "5 minutes"),
                  Query(f"max(kata_pulse_guest_load15{{{S}}})", "15 minutes"),
                  Query(f"max(kata_pulse_guest_vcpus{{{S}}})", "vCPUs", dashed=True)), 8, 9)
-    it.add(graph("Guest disks", "Bytes that the guest reads (above) and writes (below), by disk, agent and kernel included. A "
-                 "pod whose root is on virtio-fs may have none.", "Bps",
+    it.add(graph("Guest disks", "Bytes that the guest reads (above) and writes (below), by disk, agent and kernel "
+                 "included. A pod whose root is on virtio-fs may have none.", "Bps",
                  Query(f"sum by (device) (rate(kata_pulse_guest_disk_read_bytes_total{{{S}}}[$__rate_interval]))", "{{device}} read"),
                  Query(f"sum by (device) (rate(kata_pulse_guest_disk_written_bytes_total{{{S}}}[$__rate_interval]))",
                        "{{device}} written", below=True)), 12, 8)
@@ -121,14 +121,14 @@ def _guest(it: Board) -> None:
 
 def _host(it: Board) -> None:
     it.row("What the node pays")
-    it.add(graph("CPU: host, containers, isolation", "What the node spends on the sandbox, what its containers use inside, "
-                 "and the difference: the cost of isolation. Two clocks count, so the difference may dip below zero.", "cores",
+    it.add(graph("CPU: host, containers, isolation", "What the node spends on the sandbox, what its containers use "
+                 "inside, and the difference: the cost of isolation. Two clocks count, so the difference may dip below zero.", "cores",
                  Query(HOST_CPU, "host"), Query(CONTAINER_CPU, "containers"),
                  Query(f"{HOST_CPU} - {CONTAINER_CPU}", "isolation"),
                  Query(f"max(kube_pod_overhead_cpu_cores{{{S}}} > 0)", "declared for isolation", dashed=True),
                  signed=True), 12, 9)
-    it.add(graph("Memory: host, containers, isolation", "What the node spends on the sandbox, what its containers use inside, "
-                 "the overhead, and what the RuntimeClass declares for it.", "bytes",
+    it.add(graph("Memory: host, containers, isolation", "What the node spends on the sandbox, what its containers use "
+                 "inside, the overhead, and what the RuntimeClass declares for it.", "bytes",
                  Query(f"sum(kata_pulse_sandbox_host_memory_bytes{{{S}}})", "host"),
                  Query(f"sum(container_memory_usage_bytes{{{IN_CONTAINERS}}})", "containers"),
                  Query(f"sum(kata_pulse_sandbox_overhead_memory_bytes{{{S}}})", "isolation"),
@@ -142,18 +142,18 @@ def _host(it: Board) -> None:
                  "guest's.", "cores",
                  Query(component(f"rate({process}_cpu_seconds_total{{{S}}}[$__rate_interval])"), "{{component}}"),
                  stacked=True), 8, 8)
-    it.add(graph("Resident memory by component", "Resident memory of shim, hypervisor and virtiofsd. Guest memory that is "
-                 "shared shows in hypervisor and virtiofsd alike, so the lines do not add up.", "bytes",
+    it.add(graph("Resident memory by component", "Resident memory of shim, hypervisor and virtiofsd. Guest memory that "
+                 "is shared shows in hypervisor and virtiofsd alike, so the lines do not add up.", "bytes",
                  Query(component(f"{process}_resident_memory_bytes{{{S}}}"), "{{component}}")), 8, 8)
-    it.add(graph("Storage I/O by component", "Bytes that the processes fetched from (above) and sent to (below) storage. Needs "
-                 "the right to trace processes.", "Bps",
+    it.add(graph("Storage I/O by component", "Bytes that the processes fetched from (above) and sent to (below) "
+                 "storage. Needs the right to trace processes.", "Bps",
                  Query(component(f"rate({process}_read_bytes_total{{{S}}}[$__rate_interval])"), "{{component}} read"),
                  Query(component(f"rate({process}_written_bytes_total{{{S}}}[$__rate_interval])"), "{{component}} written",
                        below=True)), 8, 8)
     it.add(graph("Threads by component", "Threads of shim, hypervisor and virtiofsd.", "none",
                  Query(component(f"{process}_threads{{{S}}}"), "{{component}}")), 12, 7)
-    it.add(graph("Open descriptors by component", "Open file descriptors of shim, hypervisor and virtiofsd; a line that only "
-                 "rises is a leak.", "none",
+    it.add(graph("Open descriptors by component", "Open file descriptors of shim, hypervisor and virtiofsd; a line "
+                 "that only rises is a leak.", "none",
                  Query(component(f"{process}_open_fds{{{S}}}"), "{{component}}")), 12, 7)
 
 
@@ -179,6 +179,6 @@ def _measurement(it: Board) -> None:
     it.row("Measurement")
     it.add(graph("Time to measure", "How long asking the sandbox took in the last collection.", "s",
                  Query(f"max(kata_pulse_sandbox_scrape_duration_seconds{{{S}}})", "duration")), 12, 7)
-    it.add(graph("Sources not asked", "Sources of the sandbox that were left out, by reason. agent_answers is the normal case: "
-                 "a better source had told it already.", "none",
+    it.add(graph("Sources not asked", "Sources of the sandbox that were left out, by reason. agent_answers is the "
+                 "normal case: a better source had told it already.", "none",
                  Query(f"sum by (reason) (kata_pulse_sandbox_scrape_skipped{{{S}}})", "{{reason}}"), stacked=True), 12, 7)
