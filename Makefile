@@ -6,14 +6,13 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 VENV := .tools/venv
-PROMETHEUS_CLIENT := 0.25.0
 
 # What Debian supplies: protoc for the CRI bindings; containerd, runc, CNI plugins and a static busybox for the
 # end-to-end tests and the demo; promtool; Python for an independent OpenMetrics parser.
 BUILD_PACKAGES := protobuf-compiler
 TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus python3 python3-venv
 
-.PHONY: help setup setup-build setup-test demo run test lint unit bench golden clean
+.PHONY: help setup setup-build setup-test demo run test lint unit boards dashboards pictures bench golden clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,10 +35,10 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-$(VENV)/.ready: Makefile
+$(VENV)/.ready: tests/deploy/requirements.txt
 	@$(call install,python3 python3-venv)
-	@echo "installing from PyPI into $(VENV): prometheus-client $(PROMETHEUS_CLIENT)"
-	@rm -rf $(VENV) && python3 -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check prometheus-client==$(PROMETHEUS_CLIENT)
+	@echo "installing from PyPI into $(VENV): $$(grep -v '^#' $< | paste -sd ' ')"
+	@rm -rf $(VENV) && python3 -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 demo: setup ## Embed a node of real processes on this host and serve it (root; DEMO_PORT=8090)
@@ -62,6 +61,19 @@ unit: setup
 	$(CARGO) build --workspace --locked
 	target/debug/demo --check target/debug/kata-pulse
 	$(CARGO) test --workspace --locked
+
+boards: setup ## Test dashboards, alerts and recording rules on a demo node that Prometheus scrapes (root)
+	$(CARGO) build --workspace --locked
+	$(VENV)/bin/python -B -m pytest -q -p no:cacheprovider tests/deploy/boards
+
+dashboards: $(VENV)/.ready ## Write the dashboards anew from tests/deploy/boards/source
+	cd tests/deploy/boards && $(CURDIR)/$(VENV)/bin/python -B -m source $(CURDIR)/helm/kata-pulse/files/dashboards
+
+pictures: setup ## Draw docs/pictures anew, from five minutes of the demo node (root)
+	$(CARGO) build --workspace --locked
+	[ -x .tools/pictures/bin/python ] || python3 -m venv .tools/pictures
+	.tools/pictures/bin/pip install -q --disable-pip-version-check -r tests/deploy/requirements.txt -r tests/deploy/boards/pictures.txt
+	mkdir -p docs/pictures && .tools/pictures/bin/python -B tests/deploy/boards/picture.py docs/pictures
 
 golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
