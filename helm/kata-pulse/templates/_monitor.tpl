@@ -7,7 +7,7 @@
 {{- $_ := set $endpoint "scheme" ($monitor.scheme | default (include "kata-pulse.scheme" $root)) }}
 {{- range $key := list "honorLabels" "honorTimestamps" "trackTimestampsStaleness" "enableHttp2" "followRedirects" "filterRunning" }}
 {{- $value := get $monitor $key }}
-{{- if not (kindIs "invalid" $value) }}{{ $_ := set $endpoint $key $value }}{{ end }}
+{{- if kindIs "bool" $value }}{{ $_ := set $endpoint $key $value }}{{ end }}
 {{- end }}
 {{- range $key := list "interval" "scrapeTimeout" "params" "tlsConfig" "authorization" "basicAuth" "oauth2" "proxyUrl" "bearerTokenFile" }}
 {{- with get $monitor $key }}{{ $_ := set $endpoint $key . }}{{ end }}
