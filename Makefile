@@ -77,7 +77,7 @@ unit: setup
 
 chart: $(HELMS) $(CRDS) setup ## Test the Helm chart and the plain manifests (offline once set up)
 	$(CARGO) build --workspace --locked
-	$(VENV)/bin/python -m pytest -q -p no:cacheprovider tests/deploy/chart
+	$(VENV)/bin/python -m pytest -q -rxs -p no:cacheprovider tests/deploy/chart
 
 chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
 	$(VENV)/bin/python tests/deploy/chart/readme.py
