@@ -55,7 +55,7 @@ where containerd's shims have their sockets outside the runtime's own directory.
 
 {{- /* The run directory, which the mount paths of what lies in it must agree on. */ -}}
 {{- define "kata-pulse.runDir" -}}
-{{- $places := dict "kataGo" "/vc/sbs" "kataGoVm" "/vc/vm" "kataRs" "/kata" }}
+{{- $places := dict "kataGo" "/vc/sbs" "kataGoVm" "/vc/vm" "kataGoFirecracker" "/vc/firecracker" "kataRs" "/kata" }}
 {{- if (include "kata-pulse.distribution" . | fromJson).shims }}{{ $_ := set $places "shimSockets" "/containerd/s" }}{{ end }}
 {{- $found := list }}
 {{- range $key, $end := $places }}
@@ -68,7 +68,7 @@ where containerd's shims have their sockets outside the runtime's own directory.
 {{- end }}
 {{- end }}
 {{- if gt (len (uniq $found)) 1 }}
-{{- fail (printf "mount paths of hostPaths.kataGo, kataGoVm, kataRs and shimSockets lie below different run directories: %s" (join ", " (uniq $found | sortAlpha))) }}
+{{- fail (printf "mount paths of hostPaths.kataGo, kataGoVm, kataGoFirecracker, kataRs and shimSockets lie below different run directories: %s" (join ", " (uniq $found | sortAlpha))) }}
 {{- end }}
 {{- $found | first | default "/run" }}
 {{- end }}

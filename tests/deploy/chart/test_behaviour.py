@@ -49,7 +49,9 @@ def test_the_container_is_root_without_capabilities_on_a_read_only_root():
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    for flag in ("hostNetwork", "hostPID", "hostIPC", "enableServiceLinks", "automountServiceAccountToken"):
+    # Else the kernel does not tell which processes are in a cgroup.
+    assert pod(objects)["hostPID"] is True
+    for flag in ("hostNetwork", "hostIPC", "enableServiceLinks", "automountServiceAccountToken"):
         assert pod(objects)[flag] is False, flag
     assert "hostUsers" not in pod(objects)
 
@@ -76,6 +78,7 @@ def test_the_nodes_paths_are_mounted_read_only_where_the_agent_looks():
     expected = {
         "/run/vc/sbs": ("/run/vc/sbs", *both.values()),
         "/run/vc/vm": ("/run/vc/vm", *both.values()),
+        "/run/vc/firecracker": ("/run/vc/firecracker", *both.values()),
         "/run/kata": ("/run/kata", *both.values()),
         "/run/containerd": ("/run/containerd", "Directory", "HostToContainer"),
         "/proc": ("/host/proc", "Directory", "None"),
@@ -93,7 +96,7 @@ def test_every_mount_has_its_volume_and_both_kata_roots_are_there(shape):
     names = [volume["name"] for volume in pod(objects)["volumes"]]
     assert len(names) == len(set(names))
     assert {mount["name"] for mount in container(objects)["volumeMounts"]} == set(names)
-    assert {"/run/vc/sbs", "/run/vc/vm", "/run/kata"} <= mounts(objects).keys()
+    assert {"/run/vc/sbs", "/run/vc/vm", "/run/vc/firecracker", "/run/kata"} <= mounts(objects).keys()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +140,7 @@ def test_mount_paths_and_flags_line_up():
     objects = render.render({"hostPaths": {"proc": {"mountPath": "/p"}, "cgroup": {"mountPath": "/c"}}})
     assert arguments(objects)["procfs"] == "/p"
     assert arguments(objects)["cgroupfs"] == "/c"
-    paths = {"kataGo": "/n/run/vc/sbs", "kataGoVm": "/n/run/vc/vm", "kataRs": "/n/run/kata"}
+    paths = {"kataGo": "/n/run/vc/sbs", "kataGoVm": "/n/run/vc/vm", "kataGoFirecracker": "/n/run/vc/firecracker", "kataRs": "/n/run/kata"}
     moved = {"hostPaths": {key: {"mountPath": path} for key, path in paths.items()}}
     assert arguments(render.render(moved))["run-dir"] == "/n/run"
     assert "different run directories: /n/run, /run" in refused({"hostPaths": {"kataRs": {"mountPath": "/n/run/kata"}}})
@@ -422,7 +425,8 @@ def test_openshift_allows_what_the_pod_asks_for_and_no_more():
     assert constraints["users"] == ["system:serviceaccount:monitoring:kata-pulse"]
     assert constraints["allowedCapabilities"] == ["SYS_PTRACE"] == container(objects)["securityContext"]["capabilities"]["add"]
     assert constraints["allowHostDirVolumePlugin"] is True
-    for key in ("allowHostIPC", "allowHostNetwork", "allowHostPID", "allowHostPorts", "allowPrivilegedContainer", "allowPrivilegeEscalation"):
+    assert constraints["allowHostPID"] is True
+    for key in ("allowHostIPC", "allowHostNetwork", "allowHostPorts", "allowPrivilegedContainer", "allowPrivilegeEscalation"):
         assert constraints[key] is False, key
     kinds = {next(iter(volume.keys() - {"name"})) for volume in pod(objects)["volumes"]}
     assert kinds <= set(constraints["volumes"])

@@ -358,6 +358,7 @@ TOGETHER = {
     "hostPaths": {
         "kataGo": {"mountPath": "/other/run/vc/sbs"},
         "kataGoVm": {"mountPath": "/other/run/vc/vm"},
+        "kataGoFirecracker": {"mountPath": "/other/run/vc/firecracker"},
         "kataRs": {"mountPath": "/other/run/kata"},
         "shimSockets": {"mountPath": "/other/run/containerd/s"},
     }
