@@ -12,7 +12,7 @@ CRDS := .tools/crds
 # What Debian supplies: protoc for the CRI bindings; containerd, runc, CNI plugins and a static busybox for the
 # end-to-end tests and the demo; promtool; Python for an independent OpenMetrics parser.
 BUILD_PACKAGES := protobuf-compiler
-TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus python3 python3-venv
+TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus openssl python3 python3-venv
 
 .PHONY: help setup setup-build setup-test demo run test lint unit chart chart-docs manifests bench golden clean
 
@@ -61,7 +61,7 @@ demo: setup ## Embed a node of real processes on this host and serve it (root; D
 run: setup-build ## Serve the node this stands on (ARGS="--log-level debug")
 	$(CARGO) run --release --locked -p kata-pulse -- $(ARGS)
 
-test: setup lint unit ## Everything CI runs: format, lints, documentation, unit to end-to-end tests, demo
+test: setup lint unit chart ## Everything CI runs: format, lints, documentation, unit to end-to-end tests, demo, chart
 
 lint: setup-build
 	$(CARGO) fmt --all --check

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -12,14 +13,14 @@ import render
 AGENT = render.ROOT / "target" / "debug" / "kata-pulse"
 # The flags of these shapes come with the agent's web security. Strict: once they are there, this list has to go.
 AWAIT_WEB_SECURITY = ("tls-client-certificates", "tls-kubernetes-auth", "tls-self-signed-basic-auth")
-# Files that these arguments name are in the pod only.
-OF_THE_POD = {"config", "web-config"}
+# A kubelet always sets these.
+OF_THE_KUBELET = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 
 
 def ask(*arguments, expected=0) -> str:
     assert AGENT.exists(), f"{AGENT} is not built: run `make chart`"
     # Nothing but what the pod says: the environment of whoever tests has settings of its own.
-    environment = {"PATH": os.environ["PATH"]}
+    environment = {"PATH": os.environ["PATH"]} | OF_THE_KUBELET
     done = subprocess.run([str(AGENT), *arguments], capture_output=True, text=True, timeout=30, env=environment)
     assert done.returncode == expected, done.stderr
     return done.stdout + done.stderr
@@ -33,22 +34,41 @@ def names(arguments) -> set[str]:
     return {argument.removeprefix("--").partition("=")[0] for argument in arguments}
 
 
-def shapes():
-    for path in render.SHAPES:
-        name = path.name.removesuffix("-values.yaml")
-        awaits = pytest.mark.xfail(reason="this agent has no web security yet", strict=True)
-        yield pytest.param(path, id=name, marks=[awaits] if name in AWAIT_WEB_SECURITY else [])
+def shape(path):
+    name = path.name.removesuffix("-values.yaml")
+    awaits = pytest.mark.xfail(reason="this agent has no web security yet", strict=True)
+    return pytest.param(path, id=name, marks=[awaits] if name in AWAIT_WEB_SECURITY else [])
 
 
-@pytest.mark.parametrize("shape", shapes())
-def test_every_shape_is_a_configuration_that_the_agent_takes(shape, tmp_path):
-    objects = render.render(files=[shape])
-    (tmp_path / "config.yaml").write_text(render.config(objects))
+def files_of_the_pod(objects, directory) -> dict[str, str]:
+    """Makes what the pod has below /etc/kata-pulse, and says where the flags' files are."""
+    found = {"config": directory / "config.yaml"}
+    found["config"].write_text(render.config(objects))
+    for secret in render.of_kind(objects, "Secret"):
+        found["web-config"] = directory / "web-config.yaml"
+        text = secret["stringData"]["web-config.yaml"]
+        found["web-config"].write_text(text.replace("/etc/kata-pulse", str(directory)))
+    for name in ("tls", "client-ca"):
+        (directory / name).mkdir()
+    certificate, key = directory / "tls" / "tls.crt", directory / "tls" / "tls.key"
+    request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=kata-pulse", "-addext", "subjectAltName=DNS:kata-pulse", "-days", "2"]
+    subprocess.run([*request, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    shutil.copy(certificate, directory / "client-ca" / "ca.crt")
+    return {name: str(path) for name, path in found.items()}
+
+
+@pytest.mark.parametrize("path", [shape(path) for path in render.SHAPES])
+def test_every_shape_is_a_configuration_that_the_agent_takes(path, tmp_path):
+    objects = render.render(files=[path])
     arguments = render.container(objects)["args"]
     unknown = names(arguments) - flags()
     assert not unknown, f"this agent does not have the flags {unknown}"
-    arguments = [argument for argument in arguments if not names([argument]) & OF_THE_POD]
-    in_force = yaml.safe_load(ask(*arguments, "--config", str(tmp_path / "config.yaml"), "check-config"))
+    files = files_of_the_pod(objects, tmp_path)
+    assert files.keys() == names(arguments) & {"config", "web-config"}
+    arguments = [argument for argument in arguments if not names([argument]) & files.keys()]
+    arguments += [f"--{name}={file}" for name, file in files.items()]
+    in_force = yaml.safe_load(ask(*arguments, "check-config"))
     given = yaml.safe_load(render.config(objects))
     for key, value in given.items():
         found = in_force[key]
