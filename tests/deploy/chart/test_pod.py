@@ -176,3 +176,14 @@ def test_the_collectors_that_need_capabilities_get_what_they_need():
         assert any(sample.labels["container"] and sample.value > 0 for sample in found["container_file_descriptors"])
         success = {sample.labels["collector"]: sample.value for sample in found["kata_pulse_collector_success"]}
         assert success["fd"] == 1
+
+
+def test_the_nodes_root_shows_its_filesystems():
+    with Demo({"hostPaths": {"root": {"enabled": True}, "osRelease": {"enabled": True}}}) as demo:
+        found = samples(demo.address())
+        sizes = [sample.value for sample in found["container_fs_limit_bytes"] if sample.labels["id"] == "/"]
+        root = os.statvfs("/")
+        assert root.f_blocks * root.f_frsize in sizes
+        (version,) = found["cadvisor_version_info"]
+        names = [line for line in pathlib.Path("/etc/os-release").read_text().splitlines() if "PRETTY_NAME" in line]
+        assert names == [f'PRETTY_NAME="{version.labels["osVersion"]}"']
