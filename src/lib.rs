@@ -25,3 +25,4 @@ pub mod telemetry;
 pub mod transport;
 pub mod unix_http;
 mod unix_socket;
+pub mod web;
