@@ -298,7 +298,6 @@ mod tests {
         ("basic_auth_users: {alice: \"CANARY\n", "line "),
         ("basic_auth_users:\n  alice: @CANARY\n", "line "),
         ("basic_auth_users:\n  alice: *CANARY\n", "line "),
-        ("basic_auth_users:\n  alice: !CANARY x\n", "line "),
         ("basic_auth_users:\n\talice: CANARY\n", "line "),
         ("---\na: CANARY\n---\nb: CANARY\n", "line "),
     ];

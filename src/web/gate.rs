@@ -18,8 +18,6 @@ const METRICS: &str = "/metrics";
 pub struct Asked<'a> {
     /// The path as it was sent.
     pub path: &'a str,
-    /// The route that it leads to, if there is one.
-    pub route: Option<&'a str>,
     /// Who asks.
     pub credentials: Credentials,
 }
@@ -67,12 +65,14 @@ impl Web {
                     Err(super::password::Busy) => Err(Refused::Unavailable("too many passwords to verify")),
                 }
             }
-            (_, Some(reviewer), Credentials::Bearer(token)) => match reviewer.decide(token, permission(&asked)).await {
-                Decision::Allowed => Ok(()),
-                Decision::Forbidden => Err(Refused::Forbidden),
-                Decision::Unauthenticated => Err(self.unauthenticated()),
-                Decision::Unknown => Err(Refused::Unavailable("the API server cannot be asked")),
-            },
+            (_, Some(reviewer), Credentials::Bearer(token)) => {
+                match reviewer.decide(token, permission(asked.path)).await {
+                    Decision::Allowed => Ok(()),
+                    Decision::Forbidden => Err(Refused::Forbidden),
+                    Decision::Unauthenticated => Err(self.unauthenticated()),
+                    Decision::Unknown => Err(Refused::Unavailable("the API server cannot be asked")),
+                }
+            }
             _ => Err(self.unauthenticated()),
         };
         Admission { headers, verdict }
@@ -90,30 +90,28 @@ impl Web {
     }
 }
 
-/// The non-resource URL that must be granted. A route stands for all ways of writing its path.
-fn permission<'a>(asked: &Asked<'a>) -> &'a str {
-    let path = asked.route.unwrap_or(asked.path);
-    if path == METRICS || path.starts_with("/metrics/") { METRICS } else { path }
+/// The non-resource URL that must be granted. Another way of writing a path is another permission, which nobody has
+/// who was not given all of them.
+fn permission(path: &str) -> &str {
+    if path.starts_with("/metrics/") { METRICS } else { path }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn asked<'a>(path: &'a str, route: Option<&'a str>) -> Asked<'a> {
-        Asked { path, route, credentials: Credentials::None }
+    fn asked(path: &str) -> Asked<'_> {
+        Asked { path, credentials: Credentials::None }
     }
 
     #[test]
     fn one_permission_opens_all_metrics_and_nothing_else() {
         for path in ["/metrics", "/metrics/cadvisor", "/metrics/kata"] {
-            assert_eq!(permission(&asked(path, Some(path))), "/metrics");
+            assert_eq!(permission(path), "/metrics");
         }
-        assert_eq!(permission(&asked("/%6Detrics", Some("/metrics"))), "/metrics");
-        assert_eq!(permission(&asked("/%73andboxes", Some("/sandboxes"))), "/sandboxes");
-        assert_eq!(permission(&asked("/", Some("/"))), "/");
-        for path in ["/metricsx", "//metrics", "/metrics%2Fkata", "/Metrics"] {
-            assert_eq!(permission(&asked(path, None)), path);
+        for path in ["/", "/sandboxes", "/metricsx", "//metrics", "/metrics%2Fkata", "/Metrics", "/%6Detrics", "*", ""]
+        {
+            assert_eq!(permission(path), path);
         }
     }
 
@@ -126,7 +124,7 @@ mod tests {
         let options = super::super::Options { file: Some(file), ..Default::default() };
         let web = Arc::new(Web::open(options, telemetry).unwrap());
         for path in HEALTH_PATHS {
-            assert_eq!(web.admit(asked(path, Some(path))).await.verdict, Ok(()), "{path}");
+            assert_eq!(web.admit(asked(path)).await.verdict, Ok(()), "{path}");
         }
         for path in [
             "/",
@@ -145,8 +143,7 @@ mod tests {
             "livez",
             "/livez\0",
         ] {
-            // Even if a router took it for a health path.
-            let verdict = web.admit(asked(path, Some("/livez"))).await.verdict;
+            let verdict = web.admit(asked(path)).await.verdict;
             assert!(matches!(verdict, Err(Refused::Unauthenticated(_))), "{path:?}: {verdict:?}");
         }
     }

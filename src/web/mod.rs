@@ -23,7 +23,7 @@ mod rate;
 mod remembered;
 mod tls;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -33,13 +33,16 @@ use crate::telemetry::{Part, Telemetry};
 pub use gate::{Asked, HEALTH_PATHS, Refused};
 use kubernetes::Reviewer;
 use password::Verifier;
-use policy::{Policy, PolicyError, chain};
+use policy::{Policy, PolicyError, Texts, chain};
 
 /// How often the files are looked at, at most: when somebody connects or asks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a request waits for the files. A disk that hangs must not stop scrapes.
 const LOOK_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How often files that have changed are read again until they stand still.
+const READ_AGAIN: usize = 3;
 
 /// What is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -186,7 +189,8 @@ impl Web {
     /// Takes what the files hold now, if they hold something else than at the last look and it is good. Blocks.
     pub fn reload(&self) {
         let Some(path) = &self.options.file else { return };
-        let read = policy::read(path);
+        let held = self.look().digest;
+        let read = read_at_rest(path, held);
         let mut look = self.look();
         look.at = Instant::now();
         let taken = match read {
@@ -229,6 +233,23 @@ impl Web {
     }
 }
 
+/// Reads files until they stand still: between certificate and key their directory may have been replaced.
+fn read_at_rest(path: &Path, held: Option<[u8; 32]>) -> Result<Texts, PolicyError> {
+    let mut texts = policy::read(path)?;
+    if held == Some(texts.digest) {
+        return Ok(texts);
+    }
+    for _ in 0..READ_AGAIN {
+        let again = policy::read(path)?;
+        let rests = again.digest == texts.digest;
+        texts = again;
+        if rests {
+            break;
+        }
+    }
+    Ok(texts)
+}
+
 fn make_certificate() -> Result<Arc<ServerConfig>, WebError> {
     let (config, fingerprint) = tls::self_signed().map_err(WebError::SelfSigned)?;
     tracing::info!(sha256 = fingerprint, "certificate made, signed by itself");
@@ -254,7 +275,6 @@ pub fn wants_tls(options: &Options) -> Result<bool, WebError> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
 

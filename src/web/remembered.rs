@@ -24,6 +24,11 @@ impl<V: Clone> Remembered<V> {
         self.answers.get(tag).filter(|(_, until)| now < *until).map(|(answer, _)| answer.clone())
     }
 
+    /// Whether there is an answer, valid or not any more.
+    pub fn holds(&self, tag: &Tag) -> bool {
+        self.answers.contains_key(tag)
+    }
+
     /// Keeps an answer until a moment.
     pub fn keep(&mut self, tag: Tag, answer: V, until: Instant, now: Instant) {
         if self.answers.len() >= self.capacity && !self.answers.contains_key(&tag) {
@@ -57,6 +62,7 @@ mod tests {
         assert_eq!(table.recall(&tag(1), start + second), Some("yes"));
         assert_eq!(table.recall(&tag(1), start + 2 * second), None);
         assert_eq!(table.recall(&tag(2), start), None);
+        assert!(table.holds(&tag(1)) && !table.holds(&tag(2)));
         table.keep(tag(1), "no", start + 3 * second, start);
         assert_eq!(table.recall(&tag(1), start + 2 * second), Some("no"));
     }

@@ -46,7 +46,7 @@ impl fmt::Debug for Tagger {
 
 impl Tagger {
     /// A tagger with a new random key.
-    pub fn new() -> Self {
+    pub fn with_random_key() -> Self {
         let key: [u8; 32] = random();
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key) }
     }
@@ -85,13 +85,13 @@ mod tests {
 
     #[test]
     fn a_tag_depends_on_every_part_its_borders_and_the_key() {
-        let tagger = Tagger::new();
+        let tagger = Tagger::with_random_key();
         let tag = tagger.tag(&[b"alice", b"secret"]);
         assert_eq!(tag, tagger.tag(&[b"alice", b"secret"]));
         for other in [&[b"alices".as_slice(), b"ecret"], &[b"alice", b"Secret"], &[b"bob", b"secret"]] {
             assert_ne!(tag, tagger.tag(other));
         }
         assert_ne!(tag, tagger.tag(&[b"alicesecret"]));
-        assert_ne!(tag, Tagger::new().tag(&[b"alice", b"secret"]), "another process, another key");
+        assert_ne!(tag, Tagger::with_random_key().tag(&[b"alice", b"secret"]), "another process, another key");
     }
 }

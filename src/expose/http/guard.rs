@@ -24,9 +24,8 @@ pub(super) async fn guard(
     if routes.web.is_idle() {
         return next.call(request).await.map(ServiceResponse::map_into_left_body);
     }
-    let route = request.match_pattern();
     let sent = request.headers().get_all(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let asked = Asked { path: request.uri().path(), route: route.as_deref(), credentials: Credentials::of(sent) };
+    let asked = Asked { path: request.uri().path(), credentials: Credentials::of(sent) };
     let admission = routes.web.admit(asked).await;
     let mut response = match admission.verdict {
         Ok(()) => next.call(request).await?.map_into_left_body(),

@@ -36,6 +36,9 @@ const MAX_DENIED: usize = 1024;
 /// Tokens asked about at once.
 const MAX_ASKING: usize = 4;
 
+/// The same for those that were good before: a flood of others must not keep them out when their time is over.
+const MAX_ASKING_AGAIN: usize = 2;
+
 /// Tokens that may wait for that.
 const MAX_WAITING: usize = 32;
 
@@ -74,6 +77,7 @@ pub struct Reviewer {
     allowed: Mutex<Remembered<()>>,
     denied: Mutex<Remembered<Decision>>,
     asking: Semaphore,
+    asking_again: Semaphore,
     waiting: AtomicUsize,
     unreachable_until: Mutex<Option<Instant>>,
     /// The last question failed, which was logged.
@@ -89,10 +93,11 @@ impl Reviewer {
     pub fn new(options: Options) -> Self {
         Self {
             api: Api::new(options),
-            tagger: Tagger::new(),
+            tagger: Tagger::with_random_key(),
             allowed: Mutex::new(Remembered::new(MAX_ALLOWED)),
             denied: Mutex::new(Remembered::new(MAX_DENIED)),
             asking: Semaphore::new(MAX_ASKING),
+            asking_again: Semaphore::new(MAX_ASKING_AGAIN),
             waiting: AtomicUsize::new(0),
             unreachable_until: Mutex::new(None),
             failing: AtomicBool::new(false),
@@ -105,13 +110,15 @@ impl Reviewer {
         if let Some(known) = self.recall(&tag) {
             return known;
         }
-        if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        // There are at most as many as permissions remembered, so they need no other limit.
+        let returns = lock(&self.allowed).holds(&tag);
+        let _place = if returns { None } else { Some(Place(&self.waiting)) };
+        if !returns && (self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING || self.is_unreachable()) {
             return Decision::Unknown;
         }
-        let _place = Place(&self.waiting);
+        let turns = if returns { &self.asking_again } else { &self.asking };
         let began = Instant::now();
-        let asked = tokio::time::timeout(DEADLINE, self.ask_in_turn(&tag, token, path)).await;
+        let asked = tokio::time::timeout(DEADLINE, self.ask_in_turn(turns, &tag, token, path)).await;
         match asked.unwrap_or(Err(ApiError::Late(DEADLINE))) {
             Ok(decision) => {
                 if self.failing.swap(false, Ordering::Relaxed) {
@@ -131,14 +138,22 @@ impl Reviewer {
         if lock(&self.allowed).recall(tag, now).is_some() {
             return Some(Decision::Allowed);
         }
-        let denied = lock(&self.denied).recall(tag, now);
-        let unreachable = || lock(&self.unreachable_until).is_some_and(|until| now < until);
-        denied.or_else(|| unreachable().then_some(Decision::Unknown))
+        lock(&self.denied).recall(tag, now)
     }
 
-    async fn ask_in_turn(&self, tag: &Tag, token: &Secret, path: &str) -> Result<Decision, ApiError> {
+    fn is_unreachable(&self) -> bool {
+        lock(&self.unreachable_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    async fn ask_in_turn(
+        &self,
+        turns: &Semaphore,
+        tag: &Tag,
+        token: &Secret,
+        path: &str,
+    ) -> Result<Decision, ApiError> {
         // It is never closed; were it, nobody could be asked.
-        let Ok(_turn) = self.asking.acquire().await else { return Ok(Decision::Unknown) };
+        let Ok(_turn) = turns.acquire().await else { return Ok(Decision::Unknown) };
         if let Some(known) = self.recall(tag) {
             return Ok(known);
         }
