@@ -526,6 +526,13 @@ mod tests {
             file("# comment\nlisten-address: 0.0.0.0:1,[::1]:2\nenable-collectors: [fd]\nscope: kata\n").unwrap();
         assert_eq!(settings.listen_address.unwrap(), ["0.0.0.0:1", "[::1]:2"]);
         assert_eq!(settings.scope, Some(ScopeName::Kata));
+        let web = "web-config: /etc/web.yaml\ntls-self-signed: true\nauth-kubernetes: true\n\
+                   service-account-dir: /sa\nhealth-listen-address: 127.0.0.1:8091\n";
+        let config = Config::new(file(web).unwrap()).unwrap();
+        assert_eq!(config.web_config.as_deref(), Some(Path::new("/etc/web.yaml")));
+        assert!(config.tls_self_signed && config.auth_kubernetes);
+        assert_eq!(config.service_account_dir, Path::new("/sa"));
+        assert_eq!(config.health_listen.as_deref(), Some("127.0.0.1:8091"));
         assert!(file("").is_ok() && file("# only a comment\n").is_ok());
         let unknown = file("max-age-secs: 1\nmax-age-sec: 2\n").unwrap_err().to_string();
         assert!(unknown.contains("line 2") && unknown.contains("max-age-sec") && !unknown.contains('\n'), "{unknown}");

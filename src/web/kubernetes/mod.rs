@@ -187,3 +187,57 @@ impl Drop for Place<'_> {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reviewer that can ask nobody: it has no token of its own.
+    fn reviewer() -> Reviewer {
+        Reviewer::new(Options { host: "127.0.0.1".to_owned(), port: 1, service_account: PathBuf::from("/nowhere") })
+    }
+
+    fn has_asked(reviewer: &Reviewer) -> bool {
+        reviewer.failing.swap(false, Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_good_before_is_asked_about_whatever_others_do() {
+        let reviewer = reviewer();
+        let (prometheus, other) = (Secret::new("prometheus"), Secret::new("other"));
+        assert_eq!(reviewer.decide(&other, "/metrics").await, Decision::Unknown);
+        assert!(has_asked(&reviewer));
+        assert_eq!(reviewer.decide(&other, "/metrics").await, Decision::Unknown);
+        assert!(!has_asked(&reviewer), "not again within a second");
+        let now = Instant::now();
+        let tag = reviewer.tagger.tag(&[b"prometheus", b"/metrics"]);
+        lock(&reviewer.allowed).keep(tag, (), now, now);
+        reviewer.waiting.fetch_add(MAX_WAITING, Ordering::Relaxed);
+        assert_eq!(reviewer.decide(&prometheus, "/metrics").await, Decision::Unknown, "its time is over");
+        assert!(has_asked(&reviewer));
+        assert_eq!(reviewer.waiting.load(Ordering::Relaxed), MAX_WAITING);
+        *lock(&reviewer.unreachable_until) = None;
+        assert_eq!(reviewer.decide(&other, "/metrics").await, Decision::Unknown);
+        assert!(!has_asked(&reviewer), "no place to wait");
+        assert_eq!(reviewer.waiting.load(Ordering::Relaxed), MAX_WAITING);
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_is_not_asked_and_does_not_open_another_path() {
+        let reviewer = reviewer();
+        let now = Instant::now();
+        let later = now + Duration::from_secs(60);
+        let tag = |token: &[u8], path: &[u8]| reviewer.tagger.tag(&[token, path]);
+        lock(&reviewer.allowed).keep(tag(b"a", b"/metrics"), (), later, now);
+        lock(&reviewer.denied).keep(tag(b"b", b"/metrics"), Decision::Unauthenticated, later, now);
+        lock(&reviewer.denied).keep(tag(b"c", b"/metrics"), Decision::Forbidden, later, now);
+        for (token, expected) in
+            [("a", Decision::Allowed), ("b", Decision::Unauthenticated), ("c", Decision::Forbidden)]
+        {
+            assert_eq!(reviewer.decide(&Secret::new(token), "/metrics").await, expected);
+            assert!(!has_asked(&reviewer));
+        }
+        assert_eq!(reviewer.decide(&Secret::new("a"), "/sandboxes").await, Decision::Unknown);
+        assert!(has_asked(&reviewer));
+    }
+}
