@@ -502,6 +502,11 @@ fn a_password_changes_without_a_restart() {
             guarded.logged("web configuration not reloaded") == number + 1
         });
     }
+    site.write(CONFIG, "");
+    guarded.agent.wait_until("an empty file opens nothing", PATIENCE, || {
+        assert_eq!(status(guarded.address, "/metrics", ""), 401);
+        guarded.logged("basic_auth_users went, which needs a restart") == 1
+    });
     site.write(CONFIG, &format!("basic_auth_users: {{bob: '{}'}}\n", hash("builder-77")));
     guarded.agent.signal(Signal::HUP);
     let bob = basic("bob", "builder-77");
@@ -761,7 +766,8 @@ fn configured_headers_come_with_every_answer() {
         assert_eq!(answer.status, expected, "{path}");
         assert_eq!((answer.header("x-frame-options"), answer.header("x-content-type-options")), ("deny", "nosniff"));
     }
-    site.write(CONFIG, "http_server_config: {headers: {X-Frame-Options: sameorigin}}\n");
+    let users = format!("basic_auth_users: {{alice: '{}'}}\n", hash("wonderland-7"));
+    site.write(CONFIG, &format!("http_server_config: {{headers: {{X-Frame-Options: sameorigin}}}}\n{users}"));
     guarded.agent.wait_until("the new headers come", PATIENCE, || {
         ask(guarded.address, "GET", "/metrics", &[]).header("x-frame-options") == "sameorigin"
     });

@@ -44,6 +44,9 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(1);
 /// How often files that have changed are read again until they stand still.
 const READ_AGAIN: usize = 3;
 
+/// How long they must do so.
+const STILL_FOR: Duration = Duration::from_millis(50);
+
 /// What is wanted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -228,18 +231,24 @@ impl Web {
         if !from_file && policy.tls.is_some() {
             return Err(WebError::TwoCertificates.to_string());
         }
+        if self.current().users.is_some() && policy.users.is_none() {
+            // A file that is being written may be empty for a moment, which must not open the door.
+            return Err("basic_auth_users went, which needs a restart".to_owned());
+        }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
         Ok(())
     }
 }
 
-/// Reads files until they stand still: between certificate and key their directory may have been replaced.
+/// Reads files until they stand still: between certificate and key their directory may have been replaced, and half of a
+/// configuration may ask for less than all of it.
 fn read_at_rest(path: &Path, held: Option<[u8; 32]>) -> Result<Texts, PolicyError> {
     let mut texts = policy::read(path)?;
     if held == Some(texts.digest) {
         return Ok(texts);
     }
     for _ in 0..READ_AGAIN {
+        std::thread::sleep(STILL_FOR);
         let again = policy::read(path)?;
         let rests = again.digest == texts.digest;
         texts = again;
@@ -323,6 +332,26 @@ mod tests {
         fs::write(&path, "nonsense: 1\n").unwrap();
         web.reload();
         fs::write(&path, with_header("deny")).unwrap();
+        web.reload();
+        assert_eq!(telemetry.reload_successful.get(), 1);
+    }
+
+    #[test]
+    fn a_reload_never_takes_the_last_password_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web.yaml");
+        let with_user = |name: &str| format!("basic_auth_users: {{{name}: '{}'}}\n", bcrypt::hash("x", 4).unwrap());
+        fs::write(&path, "").unwrap();
+        let (web, telemetry) = web(&path);
+        fs::write(&path, with_user("alice")).unwrap();
+        web.reload();
+        assert!(web.current().users.is_some() && telemetry.reload_successful.get() == 1);
+        for gone in ["", "basic_auth_users:\n", "rate_limit: {interval: 0}\n"] {
+            fs::write(&path, gone).unwrap();
+            web.reload();
+            assert!(web.current().users.is_some() && telemetry.reload_successful.get() == 0, "{gone:?}");
+        }
+        fs::write(&path, with_user("bob")).unwrap();
         web.reload();
         assert_eq!(telemetry.reload_successful.get(), 1);
     }
