@@ -70,6 +70,7 @@ where
 {
     let address = socket.local_addr()?;
     let stopping = server.graceful_shutdown_signal();
+    // No function, because the type of what it makes names the stream, plain or not, and all that is served on it.
     macro_rules! http {
         () => {{
             let stopping = stopping.clone();
