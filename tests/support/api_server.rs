@@ -28,6 +28,8 @@ pub enum Mood {
     Gone,
     /// Answers without end.
     Flooding,
+    /// Answers what it knows, with a status that says something else.
+    HonestBut(u16),
     /// Answers every question with this body and status.
     Saying(u16, String),
 }
@@ -160,6 +162,7 @@ fn serve(stream: TcpStream, state: &Mutex<State>, config: Arc<ServerConfig>) -> 
         };
         let (status, body) = match mood {
             Mood::Honest => (201, answer(&*state.lock().ok()?, &question).to_string()),
+            Mood::HonestBut(status) => (status, answer(&*state.lock().ok()?, &question).to_string()),
             Mood::Saying(status, body) => (status, body),
             Mood::Gone => return None,
             Mood::Hung => {
