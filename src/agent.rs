@@ -28,7 +28,7 @@ use crate::model::identity::SandboxId;
 use crate::model::inventory::Inventory;
 use crate::model::passthrough::Passthrough;
 use crate::model::snapshot::{Check, Health, NoSnapshot, Snapshot, SnapshotSource};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Part, Telemetry};
 
 /// How long a scrape waits for the inventory to be made anew before it goes on with the last one.
 const REFRESH_DEADLINE: Duration = Duration::from_millis(1500);
@@ -113,7 +113,7 @@ impl AgentHandle {
         let runtime = Handle::current();
         let oom = Arc::new(Ledger::default());
         let running = Running::start(config, &telemetry, &oom);
-        telemetry.reload_successful.set(1);
+        telemetry.note_reload(Part::Settings, true);
         set_now(&telemetry);
         let current = RwLock::new(Arc::new(running));
         Self { inner: Arc::new(HandleInner { current, runtime, telemetry, oom }) }
@@ -125,7 +125,7 @@ impl AgentHandle {
         let running = Running::start(config, &self.inner.telemetry, &self.inner.oom);
         let _ = tokio::time::timeout(RELOAD_DEADLINE, running.agent.discovery.ready()).await;
         *self.inner.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(running);
-        self.inner.telemetry.reload_successful.set(1);
+        self.inner.telemetry.note_reload(Part::Settings, true);
         set_now(&self.inner.telemetry);
     }
 

@@ -15,9 +15,13 @@ use crate::cri::{RuntimeEndpoint, WELL_KNOWN_SOCKETS};
 use crate::discover::assemble::Scope;
 use crate::expose::family::Profile;
 use crate::log::Format as LogFormat;
+use crate::web;
 
 /// Where the agent listens when nobody says otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8090";
+
+/// Where Kubernetes mounts what a pod needs to talk to the API server.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Every setting as given in one place; `None` where that place says nothing.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
@@ -107,6 +111,33 @@ pub struct Settings {
     #[arg(long, env = "KATA_PULSE_METRICS_PROFILE", value_name = "PROFILE", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics_profile: Option<Profile>,
+
+    /// TLS, basic authentication, headers and rate limit, in the format of prometheus/exporter-toolkit
+    #[arg(long, env = "KATA_PULSE_WEB_CONFIG", value_name = "FILE", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub web_config: Option<PathBuf>,
+
+    /// Serve over TLS with a certificate made at start
+    #[arg(long, env = "KATA_PULSE_TLS_SELF_SIGNED", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_self_signed: Option<bool>,
+
+    /// Ask the Kubernetes API server who a bearer token is and what they may read
+    #[arg(long, env = "KATA_PULSE_AUTH_KUBERNETES", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_kubernetes: Option<bool>,
+
+    /// Where the agent's own token and the cluster's CA are [default: /var/run/secrets/kubernetes.io/serviceaccount]
+    #[arg(long, env = "KATA_PULSE_SERVICE_ACCOUNT_DIR", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account_dir: Option<PathBuf>,
+
+    /// Address to serve health on as well, plain and nothing else; 8091 is the usual port
+    #[arg(long, env = "KATA_PULSE_HEALTH_LISTEN", value_name = "HOST:PORT", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_listen_address: Option<String>,
 }
 
 /// [`Scope`] by name.
@@ -195,6 +226,11 @@ impl Settings {
             enable_collectors: self.enable_collectors.or(lesser.enable_collectors),
             disable_collectors: self.disable_collectors.or(lesser.disable_collectors),
             metrics_profile: self.metrics_profile.or(lesser.metrics_profile),
+            web_config: self.web_config.or(lesser.web_config),
+            tls_self_signed: self.tls_self_signed.or(lesser.tls_self_signed),
+            auth_kubernetes: self.auth_kubernetes.or(lesser.auth_kubernetes),
+            service_account_dir: self.service_account_dir.or(lesser.service_account_dir),
+            health_listen_address: self.health_listen_address.or(lesser.health_listen_address),
         }
     }
 }
@@ -239,6 +275,16 @@ pub struct Config {
     pub scope: Scope,
     /// How much is served.
     pub metrics_profile: Profile,
+    /// The web configuration.
+    pub web_config: Option<PathBuf>,
+    /// Whether TLS is spoken with a certificate made at start.
+    pub tls_self_signed: bool,
+    /// Whether the Kubernetes API server is asked about bearer tokens.
+    pub auth_kubernetes: bool,
+    /// Where the agent's own token and the cluster's CA are.
+    pub service_account_dir: PathBuf,
+    /// Where health is served as well.
+    pub health_listen: Option<String>,
     collectors: Vec<&'static str>,
     interval: Option<Duration>,
     max_age: Duration,
@@ -258,7 +304,12 @@ impl Config {
         }
         let listen = settings.listen_address.unwrap_or_else(|| vec![DEFAULT_LISTEN.to_owned()]);
         for address in &listen {
-            check_address(address)?;
+            check_address("listen-address", address)?;
+        }
+        // An empty variable of the environment says no address.
+        let health_listen = settings.health_listen_address.filter(|address| !address.is_empty());
+        if let Some(address) = &health_listen {
+            check_address("health-listen-address", address)?;
         }
         let log_level = settings.log_level.unwrap_or_else(|| "info".to_owned());
         crate::log::check_filter(&log_level).map_err(|problem| value("log-level", problem))?;
@@ -278,6 +329,11 @@ impl Config {
                 Some(ScopeName::All) | None => Scope::All,
             },
             metrics_profile: settings.metrics_profile.unwrap_or_default(),
+            web_config: settings.web_config.filter(|path| !path.as_os_str().is_empty()),
+            tls_self_signed: settings.tls_self_signed.unwrap_or(false),
+            auth_kubernetes: settings.auth_kubernetes.unwrap_or(false),
+            service_account_dir: settings.service_account_dir.unwrap_or_else(|| PathBuf::from(SERVICE_ACCOUNT)),
+            health_listen,
             collectors,
             interval: (interval > Duration::ZERO).then_some(interval),
             max_age: seconds("max-age-secs", settings.max_age_secs, 1.0)?,
@@ -315,6 +371,21 @@ impl Config {
         state.iter().map(|state| state.join("io.containerd.runtime.v2.task/k8s.io")).collect()
     }
 
+    /// What web security is made of. The API server is where Kubernetes tells every pod that it is.
+    pub fn web(&self) -> Result<web::Options, ConfigError> {
+        let kubernetes = if self.auth_kubernetes { Some(self.kubernetes()?) } else { None };
+        Ok(web::Options { file: self.web_config.clone(), self_signed: self.tls_self_signed, kubernetes })
+    }
+
+    fn kubernetes(&self) -> Result<web::kubernetes::Options, ConfigError> {
+        let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let outside = || value("auth-kubernetes", "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set");
+        let host = named("KUBERNETES_SERVICE_HOST").ok_or_else(outside)?;
+        let port = named("KUBERNETES_SERVICE_PORT").ok_or_else(outside)?;
+        let port = port.parse().map_err(|_| value("auth-kubernetes", "KUBERNETES_SERVICE_PORT is not a port"))?;
+        Ok(web::kubernetes::Options { host, port, service_account: self.service_account_dir.clone() })
+    }
+
     /// The settings in force as YAML, every key present.
     pub fn to_yaml(&self) -> String {
         let settings = Settings {
@@ -344,6 +415,11 @@ impl Config {
                     .collect(),
             ),
             metrics_profile: Some(self.metrics_profile),
+            web_config: self.web_config.clone(),
+            tls_self_signed: Some(self.tls_self_signed),
+            auth_kubernetes: Some(self.auth_kubernetes),
+            service_account_dir: Some(self.service_account_dir.clone()),
+            health_listen_address: self.health_listen.clone(),
         };
         serde_saphyr::to_string(&settings).unwrap_or_default()
     }
@@ -361,11 +437,11 @@ fn seconds(setting: &'static str, given: Option<f64>, default: f64) -> Result<Du
     }
 }
 
-fn check_address(address: &str) -> Result<(), ConfigError> {
+fn check_address(setting: &'static str, address: &str) -> Result<(), ConfigError> {
     let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
     match port {
         Some(Ok(_)) => Ok(()),
-        _ => Err(value("listen-address", format!("{address:?} is not HOST:PORT"))),
+        _ => Err(value(setting, format!("{address:?} is not HOST:PORT"))),
     }
 }
 
@@ -450,6 +526,13 @@ mod tests {
             file("# comment\nlisten-address: 0.0.0.0:1,[::1]:2\nenable-collectors: [fd]\nscope: kata\n").unwrap();
         assert_eq!(settings.listen_address.unwrap(), ["0.0.0.0:1", "[::1]:2"]);
         assert_eq!(settings.scope, Some(ScopeName::Kata));
+        let web = "web-config: /etc/web.yaml\ntls-self-signed: true\nauth-kubernetes: true\n\
+                   service-account-dir: /sa\nhealth-listen-address: 127.0.0.1:8091\n";
+        let config = Config::new(file(web).unwrap()).unwrap();
+        assert_eq!(config.web_config.as_deref(), Some(Path::new("/etc/web.yaml")));
+        assert!(config.tls_self_signed && config.auth_kubernetes);
+        assert_eq!(config.service_account_dir, Path::new("/sa"));
+        assert_eq!(config.health_listen.as_deref(), Some("127.0.0.1:8091"));
         assert!(file("").is_ok() && file("# only a comment\n").is_ok());
         let unknown = file("max-age-secs: 1\nmax-age-sec: 2\n").unwrap_err().to_string();
         assert!(unknown.contains("line 2") && unknown.contains("max-age-sec") && !unknown.contains('\n'), "{unknown}");
@@ -468,6 +551,7 @@ mod tests {
         };
         assert!(with(|s| s.listen_address = Some(vec!["8090".into()])).starts_with("listen-address: "));
         assert!(with(|s| s.listen_address = Some(vec!["a:99999".into()])).starts_with("listen-address: "));
+        assert!(with(|s| s.health_listen_address = Some("8091".into())).starts_with("health-listen-address: "));
         assert!(with(|s| s.runtime_endpoint = Some("tcp://x".into())).starts_with("runtime-endpoint: "));
         assert!(with(|s| s.max_age_secs = Some(-1.0)).starts_with("max-age-secs: "));
         assert!(with(|s| s.max_age_secs = Some(f64::NAN)).starts_with("max-age-secs: "));

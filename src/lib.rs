@@ -7,7 +7,8 @@
 //!
 //! Imports go one way: `model` is a leaf; `discover`, `collect` and `expose` import it and never each other; `agent`
 //! and `main` are where they meet. `tests/layering.rs` holds this.
-//! Read in this order: [`model`], [`discover`], [`collect`], [`expose`], [`agent`], [`config`].
+//! Read in this order: [`model`], [`discover`], [`collect`], [`expose`], [`agent`], [`config`]; and [`web`], who may read
+//! what is served.
 
 pub mod agent;
 pub mod cli;
@@ -25,3 +26,4 @@ pub mod telemetry;
 pub mod transport;
 pub mod unix_http;
 mod unix_socket;
+pub mod web;

@@ -1,5 +1,6 @@
 //! kata-pulse: run, exit code.
 
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use kata_pulse::agent::AgentHandle;
 use kata_pulse::cli::{self, Cli, CollectFormat, Command};
 use kata_pulse::collect::COLLECTORS;
 use kata_pulse::config::{Config, ConfigError, Settings};
-use kata_pulse::expose::http::{self, Routes};
+use kata_pulse::expose::http::{self, Listen, Routes};
 use kata_pulse::expose::json::JsonFamilies;
 use kata_pulse::expose::page::Pages;
 use kata_pulse::expose::sandboxes;
@@ -19,7 +20,8 @@ use kata_pulse::expose::text::{Format as TextFormat, Text};
 use kata_pulse::expose::walk::{View, walk};
 use kata_pulse::log::{self, FilterHandle};
 use kata_pulse::model::snapshot::{Snapshot, SnapshotSource};
-use kata_pulse::telemetry::Telemetry;
+use kata_pulse::telemetry::{Part, Telemetry};
+use kata_pulse::web::{self, Web};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How long `collect` may take.
@@ -35,10 +37,16 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.into(), 2),
     };
     let outcome = match &cli.command {
-        None => run(serve(&cli, config)),
+        None => match open_web(&config) {
+            Ok((web, telemetry)) => run(serve(&cli, config, web, telemetry)),
+            Err(error) => return fail(&error, 2),
+        },
         Some(Command::Collect { format }) => run(collect(config, *format)),
         Some(Command::Collectors) => list_collectors(&config),
-        Some(Command::CheckConfig) => print(&config.to_yaml()),
+        Some(Command::CheckConfig) => match check_web(&config) {
+            Ok(()) => print(&config.to_yaml()),
+            Err(error) => return fail(&error, 2),
+        },
         Some(Command::Healthcheck) => healthcheck(&config),
     };
     match outcome {
@@ -96,22 +104,45 @@ fn run(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<E
     outcome
 }
 
-async fn serve(cli: &Cli, config: Config) -> anyhow::Result<ExitCode> {
+/// Logs from here on, and reads the web configuration.
+fn open_web(config: &Config) -> anyhow::Result<(Opened, Arc<Telemetry>)> {
     let filter = log::init(config.log_format, &config.log_level);
     let telemetry = Arc::new(Telemetry::new().context("set up self-metrics")?);
+    let web = Arc::new(Web::open(config.web()?, Arc::clone(&telemetry))?);
+    Ok((Opened { web, filter }, telemetry))
+}
+
+/// What there is before anything is served.
+struct Opened {
+    web: Arc<Web>,
+    filter: FilterHandle,
+}
+
+fn check_web(config: &Config) -> anyhow::Result<()> {
+    Ok(web::check(&config.web()?)?)
+}
+
+async fn serve(cli: &Cli, config: Config, opened: Opened, telemetry: Arc<Telemetry>) -> anyhow::Result<ExitCode> {
+    let Opened { web, filter } = opened;
     let pages = Arc::new(Pages::new(config.metrics_profile, Arc::clone(&telemetry)));
     let handle = AgentHandle::start(&config, Arc::clone(&telemetry));
-    let routes = Routes::new(Arc::new(handle.clone()), Arc::clone(&pages), Arc::clone(&telemetry));
-    let (server, addresses) = http::serve(routes, &config.listen)?;
+    let routes = Routes::new(Arc::new(handle.clone()), Arc::clone(&pages), Arc::clone(&telemetry), Arc::clone(&web));
+    let listen = Listen { all: &config.listen, health: config.health_listen.as_deref() };
+    let (server, bound) = http::serve(routes, listen)?;
     announce(&config);
-    for address in addresses {
+    web.announce();
+    for address in bound.all {
         tracing::info!(%address, "listening");
+    }
+    for address in bound.health {
+        tracing::info!(%address, "listening for health checks");
     }
     let stopper = server.handle();
     let reloading = tokio::spawn(follow_hangups(Reloader {
         settings: cli.settings.clone(),
         file: cli.config.clone(),
-        listen: config.listen.clone(),
+        fixed: Fixed::of(&config),
+        web,
         handle,
         pages,
         filter,
@@ -144,11 +175,36 @@ fn announce(config: &Config) {
     );
 }
 
+/// What cannot change without a restart.
+#[derive(PartialEq)]
+struct Fixed {
+    listen: Vec<String>,
+    health_listen: Option<String>,
+    web_config: Option<PathBuf>,
+    tls_self_signed: bool,
+    auth_kubernetes: bool,
+    service_account_dir: PathBuf,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        Self {
+            listen: config.listen.clone(),
+            health_listen: config.health_listen.clone(),
+            web_config: config.web_config.clone(),
+            tls_self_signed: config.tls_self_signed,
+            auth_kubernetes: config.auth_kubernetes,
+            service_account_dir: config.service_account_dir.clone(),
+        }
+    }
+}
+
 /// What a reload works with.
 struct Reloader {
     settings: Settings,
     file: Option<PathBuf>,
-    listen: Vec<String>,
+    fixed: Fixed,
+    web: Arc<Web>,
     handle: AgentHandle,
     pages: Arc<Pages>,
     filter: FilterHandle,
@@ -169,20 +225,30 @@ async fn follow_hangups(reloader: Reloader) {
 }
 
 impl Reloader {
-    /// Takes the file's new content; a bad one changes nothing.
+    /// Takes the files' new content; a bad one changes nothing.
     async fn reload(&self) {
+        let web = Arc::clone(&self.web);
+        if let Err(error) = tokio::task::spawn_blocking(move || web.reload()).await {
+            tracing::error!(%error, "reading the web configuration failed");
+        }
         let file = self.file.as_deref().map_or(Ok(Settings::default()), Settings::from_file);
         let config = match file.and_then(|file| Config::new(self.settings.clone().over(file))) {
             Ok(config) => config,
             Err(error) => {
-                self.telemetry.reload_successful.set(0);
+                self.telemetry.note_reload(Part::Settings, false);
                 let error = format!("{:#}", anyhow::Error::from(error));
                 tracing::error!(error, "configuration not reloaded, the old one stays");
                 return;
             }
         };
-        if config.listen != self.listen {
+        if config.listen != self.fixed.listen {
             tracing::warn!("a changed listen-address needs a restart, the old ones stay");
+        }
+        if (Fixed { listen: self.fixed.listen.clone(), ..Fixed::of(&config) }) != self.fixed {
+            tracing::warn!(
+                "a changed web-config, tls-self-signed, auth-kubernetes, service-account-dir or health-listen-address \
+                 needs a restart, the old ones stay"
+            );
         }
         self.filter.set(&config.log_level);
         self.handle.reload(&config).await;
@@ -231,23 +297,22 @@ fn list_collectors(config: &Config) -> anyhow::Result<ExitCode> {
     print(&text)
 }
 
-/// One plain HTTP exchange with the agent on this machine.
+/// One question to the agent on this machine: where it serves health, if it does that apart.
 fn healthcheck(config: &Config) -> anyhow::Result<ExitCode> {
-    use std::io::{Read, Write};
-    use std::net::{TcpStream, ToSocketAddrs};
-    let timeout = Duration::from_secs(2);
-    let address = config.listen.first().context("no listen address")?;
+    let (address, tls) = match &config.health_listen {
+        Some(address) => (address, false),
+        None => (config.listen.first().context("no listen address")?, web::wants_tls(&web_of(config))?),
+    };
     // Listening on all addresses includes the loopback one.
     let address = address.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:");
     let target = address.to_socket_addrs().with_context(|| format!("resolve {address}"))?.next();
-    let mut stream = TcpStream::connect_timeout(&target.with_context(|| format!("resolve {address}"))?, timeout)
-        .with_context(|| format!("connect {address}"))?;
-    stream.set_read_timeout(Some(timeout)).context("set timeout")?;
-    stream.write_all(b"GET /livez HTTP/1.0\r\n\r\n").with_context(|| format!("ask {address}"))?;
-    let mut answer = Vec::new();
-    stream.take(4096).read_to_end(&mut answer).with_context(|| format!("read the answer of {address}"))?;
-    let status = String::from_utf8_lossy(&answer);
-    let status = status.lines().next().unwrap_or_default();
+    let target = target.with_context(|| format!("resolve {address}"))?;
+    let status = web::probe::ask(target, tls).with_context(|| format!("ask {address}"))?;
     anyhow::ensure!(status.split(' ').nth(1) == Some("200"), "{address} answers {status:?}");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What decides about TLS. Where the API server is does not matter for that, and need not be known here.
+fn web_of(config: &Config) -> web::Options {
+    web::Options { file: config.web_config.clone(), self_signed: config.tls_self_signed, kubernetes: None }
 }

@@ -1,5 +1,6 @@
 //! The agent's metrics about itself, kept with the `prometheus` crate. A leaf: every stage may count here.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -22,8 +23,10 @@ pub struct Telemetry {
     pub http_requests: IntCounterVec,
     /// Requests being answered.
     pub http_in_flight: IntGauge,
-    /// 1 when the last reload of the configuration was taken.
+    /// 1 when the last reload of every [`Part`] of the configuration was taken; set by [`Telemetry::note_reload`].
     pub reload_successful: IntGauge,
+    /// The part whose last reload was not taken, by [`Part`].
+    not_taken: [AtomicBool; 2],
     /// When the running configuration was taken, Unix time.
     pub reload_time: Gauge,
     /// Collections made.
@@ -36,6 +39,15 @@ pub struct Telemetry {
     pub sandbox_scrape_failures: IntCounterVec,
     /// What is said beside the shims' metrics only.
     pub monitor: Monitor,
+}
+
+/// The parts of the configuration, which are reloaded apart.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// Flags and their file.
+    Settings,
+    /// The web configuration, with certificates and keys.
+    Web,
 }
 
 /// The numbers that kata-monitor serves about itself, under its names.
@@ -140,8 +152,9 @@ impl Telemetry {
             http_in_flight: IntGauge::new("kata_pulse_http_requests_in_flight", "HTTP requests being answered.")?,
             reload_successful: IntGauge::new(
                 "kata_pulse_config_last_reload_successful",
-                "Whether the last reload of the configuration was taken.",
+                "Whether the last reload of the configuration and of the web configuration was taken.",
             )?,
+            not_taken: Default::default(),
             reload_time: Gauge::new(
                 "kata_pulse_config_last_reload_success_timestamp_seconds",
                 "When the running configuration was taken, Unix time.",
@@ -211,6 +224,13 @@ impl Telemetry {
         let mut all: Vec<Described> = collectors.flat_map(|collector| describe(&*collector)).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
         all
+    }
+
+    /// Notes whether the reload of a part was taken.
+    pub fn note_reload(&self, part: Part, taken: bool) {
+        self.not_taken[part as usize].store(!taken, Ordering::Relaxed);
+        let all = self.not_taken.iter().all(|not_taken| !not_taken.load(Ordering::Relaxed));
+        self.reload_successful.set(i64::from(all));
     }
 
     /// Serves what is counted about the container runtime from now on. Without a runtime to ask there is nothing to

@@ -23,12 +23,13 @@ const RULE: &[(&str, &[&str])] = &[
     ("transport", &["protos", "unix_socket"]),
     ("unix_http", &["unix_socket"]),
     ("collect", &["cri", "model", "protos", "telemetry", "transport", "unix_http"]),
-    ("expose", &["cri", "model", "telemetry"]),
+    ("web", &["telemetry"]),
+    ("expose", &["cri", "model", "telemetry", "web"]),
     // Names what the others take as options, but none that is above it.
-    ("config", &["collect", "cri", "discover", "expose", "log", "model"]),
+    ("config", &["collect", "cri", "discover", "expose", "log", "model", "web"]),
     ("agent", &["collect", "config", "containerd", "cri", "discover", "expose", "flight", "model", "telemetry"]),
     ("cli", &["config"]),
-    ("main", &["agent", "cli", "collect", "config", "cri", "discover", "expose", "log", "model", "telemetry"]),
+    ("main", &["agent", "cli", "collect", "config", "cri", "discover", "expose", "log", "model", "telemetry", "web"]),
     ("lib", &[]),
 ];
 

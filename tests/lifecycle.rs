@@ -514,7 +514,8 @@ fn check_config_prints_what_is_in_force() {
         "listen-address:\n- 127.0.0.1:8090\nruntime-endpoint: auto\nmetrics-interval-secs: 0.0\nmax-age-secs: 1.0\n\
          sync-interval-secs: 5.0\nlog-level: info\nlog-format: logfmt\nhost-root: /\nprocfs: /proc\n\
          cgroupfs: /sys/fs/cgroup\nrun-dir: /run\nshim-scrape: safe\nscope: all\nenable-collectors:\n- cgroup\n- network\n- process\n\
-         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\nmetrics-profile: kubelet\n"
+         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\nmetrics-profile: kubelet\ntls-self-signed: false\n\
+         auth-kubernetes: false\nservice-account-dir: /var/run/secrets/kubernetes.io/serviceaccount\n"
     );
     assert_eq!(outcome.stderr, "");
 

@@ -1,19 +1,23 @@
 //! The routes. Handed a [`SnapshotSource`], it knows no collector, does no reading, and only encodes.
 
+mod guard;
 mod kata;
+mod listen;
 
 use std::borrow::Cow;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use actix_server::Server;
 use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::web::{self, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, ResponseError};
+use actix_web::{App, HttpRequest, HttpResponse, ResponseError};
 
 use crate::expose::negotiate;
 use crate::expose::page::{Key, Pages};
@@ -24,6 +28,7 @@ use crate::model::identity::SandboxId;
 use crate::model::inventory::{Inventory, Runtime};
 use crate::model::snapshot::{Snapshot, SnapshotSource};
 use crate::telemetry::Telemetry;
+use crate::web::{HEALTH_PATHS, Web};
 
 /// Requests answered at once; the next one is told to come back.
 const MAX_IN_FLIGHT: usize = 40;
@@ -60,54 +65,99 @@ pub struct Routes {
     pub pages: Arc<Pages>,
     /// Counts requests.
     pub telemetry: Arc<Telemetry>,
+    /// Knows who may come in.
+    pub web: Arc<Web>,
     in_flight: AtomicUsize,
 }
 
 impl Routes {
     /// Routes over a source.
-    pub fn new(source: Arc<dyn SnapshotSource>, pages: Arc<Pages>, telemetry: Arc<Telemetry>) -> Self {
-        Self { source, pages, telemetry, in_flight: AtomicUsize::new(0) }
+    pub fn new(source: Arc<dyn SnapshotSource>, pages: Arc<Pages>, telemetry: Arc<Telemetry>, web: Arc<Web>) -> Self {
+        Self { source, pages, telemetry, web, in_flight: AtomicUsize::new(0) }
     }
 }
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}, choose another with --listen-address")]
+#[error("cannot listen on {address}, choose another with --{setting}")]
 pub struct ListenError {
     address: String,
+    setting: &'static str,
     source: io::Error,
 }
 
-/// Binds the addresses; the server runs when awaited. Gives the addresses really bound, ports filled in.
-pub fn serve(routes: Routes, listen: &[String]) -> Result<(Server, Vec<std::net::SocketAddr>), ListenError> {
+/// Where to listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen<'a> {
+    /// Everything, over TLS if there is a certificate.
+    pub all: &'a [String],
+    /// Health alone, plain.
+    pub health: Option<&'a str>,
+}
+
+/// The addresses really bound, ports filled in.
+#[derive(Debug)]
+pub struct Bound {
+    /// Those that serve everything.
+    pub all: Vec<SocketAddr>,
+    /// Those that serve health alone.
+    pub health: Vec<SocketAddr>,
+}
+
+/// Binds the addresses; the server runs when awaited.
+pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), ListenError> {
+    let web = Arc::clone(&routes.web);
     let routes = Data::new(routes);
-    let mut server = HttpServer::new(move || {
-        App::new()
-            .app_data(routes.clone())
-            .wrap(from_fn(count_and_limit))
-            .configure(|config| {
-                resource(config, "/", web::get().to(landing), web::head().to(landing));
-                resource(config, "/metrics", web::get().to(metrics), web::head().to(metrics));
-                resource(config, "/metrics/cadvisor", web::get().to(cadvisor), web::head().to(cadvisor));
-                resource(config, "/metrics/kata", web::get().to(kata::metrics), web::head().to(kata::metrics));
-                resource(config, "/sandboxes", web::get().to(list_sandboxes), web::head().to(list_sandboxes));
-                resource(config, "/livez", web::get().to(live), web::head().to(live));
-                resource(config, "/readyz", web::get().to(ready), web::head().to(ready));
-                resource(config, "/healthz", web::get().to(ready), web::head().to(ready));
-            })
-            .default_service(web::to(not_found))
-    })
-    .workers(2)
-    .max_connections(MAX_CONNECTIONS)
-    .client_request_timeout(HEAD_TIMEOUT)
-    .keep_alive(KEEP_ALIVE)
-    .shutdown_timeout(SHUTDOWN_SECS)
-    .disable_signals();
-    for address in listen {
-        server = server.bind(address).map_err(|source| ListenError { address: address.clone(), source })?;
+    let everything = {
+        let routes = routes.clone();
+        move || {
+            App::new()
+                .app_data(routes.clone())
+                .wrap(from_fn(limit))
+                .wrap(from_fn(guard::guard))
+                .wrap(from_fn(count))
+                .configure(|config| {
+                    resource(config, "/", web::get().to(landing), web::head().to(landing));
+                    resource(config, "/metrics", web::get().to(metrics), web::head().to(metrics));
+                    resource(config, "/metrics/cadvisor", web::get().to(cadvisor), web::head().to(cadvisor));
+                    resource(config, "/metrics/kata", web::get().to(kata::metrics), web::head().to(kata::metrics));
+                    resource(config, "/sandboxes", web::get().to(list_sandboxes), web::head().to(list_sandboxes));
+                    health(config);
+                })
+                .default_service(web::to(not_found))
+        }
+    };
+    let health_alone = move || {
+        App::new().app_data(routes.clone()).wrap(from_fn(count)).configure(health).default_service(web::to(not_found))
+    };
+    let mut server = Server::build()
+        .workers(2)
+        .max_concurrent_connections(MAX_CONNECTIONS)
+        .shutdown_timeout(SHUTDOWN_SECS)
+        .disable_signals();
+    let mut bound = Bound { all: Vec::new(), health: Vec::new() };
+    for address in listen.all {
+        let failed = |source| ListenError { address: address.clone(), setting: "listen-address", source };
+        for socket in listen::bind(address).map_err(failed)? {
+            bound.all.push(socket.local_addr().map_err(failed)?);
+            let tls = web.is_tls().then(|| Arc::clone(&web));
+            server = listen::add(server, socket, everything.clone(), tls).map_err(failed)?;
+        }
     }
-    let bound = server.addrs();
+    if let Some(address) = listen.health {
+        let failed = |source| ListenError { address: address.to_owned(), setting: "health-listen-address", source };
+        for socket in listen::bind(address).map_err(failed)? {
+            bound.health.push(socket.local_addr().map_err(failed)?);
+            server = listen::add(server, socket, health_alone.clone(), None).map_err(failed)?;
+        }
+    }
     Ok((server.run(), bound))
+}
+
+fn health(config: &mut web::ServiceConfig) {
+    resource(config, "/livez", web::get().to(live), web::head().to(live));
+    resource(config, "/readyz", web::get().to(ready), web::head().to(ready));
+    resource(config, "/healthz", web::get().to(ready), web::head().to(ready));
 }
 
 /// A path that answers GET and HEAD and says so to everything else.
@@ -157,30 +207,39 @@ async fn not_found() -> Result<HttpResponse, Refusal> {
     Err(Refusal::new(StatusCode::NOT_FOUND, "no such path; / lists them"))
 }
 
-/// Counts requests by handler and status, and refuses more at once than can be answered. Health paths are never
-/// refused: being busy is no reason to be restarted.
-async fn count_and_limit(
+/// Counts requests by handler and status, those that are refused included.
+async fn count(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let routes = request.app_data::<Data<Routes>>().cloned();
+    let handler = request.match_pattern().unwrap_or_else(|| "other".to_owned());
+    let response = next.call(request).await?;
+    if let Some(routes) = routes {
+        let code = response.status();
+        routes.telemetry.http_requests.with_label_values(&[handler.as_str(), code.as_str()]).inc();
+    }
+    Ok(response)
+}
+
+/// Refuses more requests at once than can be answered. Health paths are never refused: being busy is no reason to be
+/// restarted.
+async fn limit(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let Some(routes) = request.app_data::<Data<Routes>>().cloned() else {
         return next.call(request).await.map(ServiceResponse::map_into_left_body);
     };
-    let handler = request.match_pattern().unwrap_or_else(|| "other".to_owned());
-    let health = matches!(handler.as_str(), "/livez" | "/readyz" | "/healthz");
+    let health = request.match_pattern().is_some_and(|pattern| HEALTH_PATHS.contains(&pattern.as_str()));
     let before = routes.in_flight.fetch_add(1, Ordering::Relaxed);
-    let landed = Landed(&routes);
+    let _landed = Landed(&routes);
     routes.telemetry.http_in_flight.inc();
-    let response = if before >= MAX_IN_FLIGHT && !health {
+    if before >= MAX_IN_FLIGHT && !health {
         let refused = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests in flight");
-        request.into_response(refused.error_response()).map_into_right_body()
-    } else {
-        next.call(request).await?.map_into_left_body()
-    };
-    drop(landed);
-    let code = response.status();
-    routes.telemetry.http_requests.with_label_values(&[handler.as_str(), code.as_str()]).inc();
-    Ok(response)
+        return Ok(request.into_response(refused.error_response()).map_into_right_body());
+    }
+    Ok(next.call(request).await?.map_into_left_body())
 }
 
 /// Gives back a request's place, also when the client went away while it was answered.

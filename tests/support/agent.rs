@@ -60,6 +60,14 @@ impl Agent {
     /// The same, with these environment variables and no others.
     #[track_caller]
     pub fn start_in<S: AsRef<OsStr>>(environment: &[(&str, &str)], arguments: impl IntoIterator<Item = S>) -> Self {
+        let agent = Self::launch_in(environment, arguments);
+        agent.wait_until("/readyz answers 200", PATIENCE, || agent.get("/readyz").status == 200);
+        agent
+    }
+
+    /// The same, waiting only until it listens: for who must ask in another way whether it is ready.
+    #[track_caller]
+    pub fn launch_in<S: AsRef<OsStr>>(environment: &[(&str, &str)], arguments: impl IntoIterator<Item = S>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_kata-pulse"))
             .args(["--listen-address", "127.0.0.1:0"])
             .args(arguments)
@@ -82,7 +90,6 @@ impl Agent {
             Ok(address) => agent.address = address,
             Err(_) => panic!("the agent says no address to listen on"),
         }
-        agent.wait_until("/readyz answers 200", PATIENCE, || agent.get("/readyz").status == 200);
         agent
     }
 

@@ -80,7 +80,7 @@ pub fn addresses(agent: &Agent) -> Vec<SocketAddr> {
 
 /// Takes a response apart whose end is the end of the connection.
 #[track_caller]
-fn parse(bytes: &[u8]) -> Answer {
+pub fn parse(bytes: &[u8]) -> Answer {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
     let end = end.unwrap_or_else(|| panic!("no head in {:?}", String::from_utf8_lossy(bytes)));
     let head = std::str::from_utf8(&bytes[..end]).expect("a head is text");
