@@ -11,8 +11,6 @@ import yaml
 import render
 
 AGENT = render.ROOT / "target" / "debug" / "kata-pulse"
-# The flags of these shapes come with the agent's web security. Strict: once they are there, this list has to go.
-AWAIT_WEB_SECURITY = ("tls-client-certificates", "tls-kubernetes-auth", "tls-self-signed-basic-auth")
 # A kubelet always sets these.
 OF_THE_KUBELET = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 
@@ -35,9 +33,7 @@ def names(arguments) -> set[str]:
 
 
 def shape(path):
-    name = path.name.removesuffix("-values.yaml")
-    awaits = pytest.mark.xfail(reason="this agent has no web security yet", strict=True)
-    return pytest.param(path, id=name, marks=[awaits] if name in AWAIT_WEB_SECURITY else [])
+    return pytest.param(path, id=path.name.removesuffix("-values.yaml"))
 
 
 def files_of_the_pod(objects, directory) -> dict[str, str]:
