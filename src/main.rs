@@ -19,6 +19,7 @@ use kata_pulse::expose::text::{Format as TextFormat, Text};
 use kata_pulse::expose::walk::{View, walk};
 use kata_pulse::log::{self, FilterHandle};
 use kata_pulse::model::snapshot::{Snapshot, SnapshotSource};
+use kata_pulse::service::Service;
 use kata_pulse::telemetry::Telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -104,9 +105,10 @@ async fn serve(cli: &Cli, config: Config) -> anyhow::Result<ExitCode> {
     let routes = Routes::new(Arc::new(handle.clone()), Arc::clone(&pages), Arc::clone(&telemetry));
     let (server, addresses) = http::serve(routes, &config.listen)?;
     announce(&config);
-    for address in addresses {
+    for address in &addresses {
         tracing::info!(%address, "listening");
     }
+    let service = Arc::new(Service::start(Arc::new(handle.clone()), &addresses));
     let stopper = server.handle();
     let reloading = tokio::spawn(follow_hangups(Reloader {
         settings: cli.settings.clone(),
@@ -116,6 +118,7 @@ async fn serve(cli: &Cli, config: Config) -> anyhow::Result<ExitCode> {
         pages,
         filter,
         telemetry,
+        service: Arc::clone(&service),
     }));
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
@@ -124,6 +127,7 @@ async fn serve(cli: &Cli, config: Config) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
         _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
     }
+    service.stopping();
     stopper.stop(true).await;
     reloading.abort();
     server.await.context("wait for the server")?.context("serve")?;
@@ -153,6 +157,7 @@ struct Reloader {
     pages: Arc<Pages>,
     filter: FilterHandle,
     telemetry: Arc<Telemetry>,
+    service: Arc<Service>,
 }
 
 async fn follow_hangups(reloader: Reloader) {
@@ -164,7 +169,9 @@ async fn follow_hangups(reloader: Reloader) {
         }
     };
     while hangup.recv().await.is_some() {
+        reloader.service.reloading();
         reloader.reload().await;
+        reloader.service.reloaded();
     }
 }
 

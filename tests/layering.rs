@@ -28,7 +28,11 @@ const RULE: &[(&str, &[&str])] = &[
     ("config", &["collect", "cri", "discover", "expose", "log", "model"]),
     ("agent", &["collect", "config", "containerd", "cri", "discover", "expose", "flight", "model", "telemetry"]),
     ("cli", &["config"]),
-    ("main", &["agent", "cli", "collect", "config", "cri", "discover", "expose", "log", "model", "telemetry"]),
+    ("service", &["model"]),
+    (
+        "main",
+        &["agent", "cli", "collect", "config", "cri", "discover", "expose", "log", "model", "service", "telemetry"],
+    ),
     ("lib", &[]),
 ];
 
