@@ -6,14 +6,20 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 VENV := .tools/venv
-PROMETHEUS_CLIENT := 0.25.0
+CARGO_DEB := 3.8.0
 
 # What Debian supplies: protoc for the CRI bindings; containerd, runc, CNI plugins and a static busybox for the
 # end-to-end tests and the demo; promtool; Python for an independent OpenMetrics parser.
 BUILD_PACKAGES := protobuf-compiler
 TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus python3 python3-venv
+# For the Debian package: checks of the package, its manual page and its unit; the library behind system call filters.
+PACKAGE_PACKAGES := util-linux dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2
 
-.PHONY: help setup setup-build setup-test demo run test lint unit bench golden clean
+# What a package is made of: the release build, or the debug build for a quick look and for tests.
+DEB_PROFILE ?= release
+DEB_DIR ?= target/packages
+
+.PHONY: help setup setup-build setup-test demo run test lint unit deb packages bench golden clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,10 +42,10 @@ if [ -n "$$missing" ]; then \
 fi
 endef
 
-$(VENV)/.ready: Makefile
+$(VENV)/.ready: tests/deploy/requirements.txt
 	@$(call install,python3 python3-venv)
-	@echo "installing from PyPI into $(VENV): prometheus-client $(PROMETHEUS_CLIENT)"
-	@rm -rf $(VENV) && python3 -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check prometheus-client==$(PROMETHEUS_CLIENT)
+	@echo "installing from PyPI into $(VENV): $$(grep -v '^#' $< | paste -sd ' ')"
+	@rm -rf $(VENV) && python3 -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 demo: setup ## Embed a node of real processes on this host and serve it (root; DEMO_PORT=8090)
@@ -49,7 +55,7 @@ demo: setup ## Embed a node of real processes on this host and serve it (root; D
 run: setup-build ## Serve the node this stands on (ARGS="--log-level debug")
 	$(CARGO) run --release --locked -p kata-pulse -- $(ARGS)
 
-test: setup lint unit ## Everything CI runs: format, lints, documentation, unit to end-to-end tests, demo
+test: setup lint unit packages ## Everything CI runs: format, lints, documentation, unit to end-to-end tests, demo, packages
 
 lint: setup-build
 	$(CARGO) fmt --all --check
@@ -62,6 +68,29 @@ unit: setup
 	$(CARGO) build --workspace --locked
 	target/debug/demo --check target/debug/kata-pulse
 	$(CARGO) test --workspace --locked
+
+# The tool once more without optimisation and options: it is run a few times and compiles in a third of the time.
+.tools/bin/cargo-deb: Makefile
+	@echo "installing from crates.io into .tools: cargo-deb $(CARGO_DEB)"
+	@$(CARGO) install --quiet cargo-deb --version $(CARGO_DEB) --locked --root .tools --debug --no-default-features
+	@touch $@
+
+deb: setup-build .tools/bin/cargo-deb ## Build the Debian package into target/packages
+	@$(call install,dpkg-dev xz-utils)
+	$(CARGO) build --profile $(DEB_PROFILE) --locked -p kata-pulse -p kata-pulse-package
+	rm -rf target/package && target/$(if $(filter dev,$(DEB_PROFILE)),debug,$(DEB_PROFILE))/package-files target/package
+	.tools/bin/cargo-deb --no-build --profile $(DEB_PROFILE) $(if $(filter dev,$(DEB_PROFILE)),--fast) --output $(DEB_DIR)/
+
+# The package is made of the debug build that `unit` has made: it is one more release
+# build otherwise, and differs in nothing else.
+packages: setup ## Build the Debian package, install and run it, check the unit (root)
+	@$(call install,$(PACKAGE_PACKAGES))
+	$(CARGO) fetch --locked
+	$(CARGO) build --workspace --locked
+	rm -rf target/packages-checked
+	$(MAKE) deb DEB_PROFILE=dev DEB_DIR=target/packages-checked
+	KATA_PULSE_DEB="$$(ls target/packages-checked/*.deb)" \
+	  $(VENV)/bin/python -B -m pytest -q -p no:cacheprovider tests/deploy/unit
 
 golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
