@@ -12,14 +12,15 @@ CARGO_DEB := 3.8.0
 # end-to-end tests and the demo; promtool; Python for an independent OpenMetrics parser.
 BUILD_PACKAGES := protobuf-compiler
 TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus python3 python3-venv
-# For the Debian package: checks of the package, its manual page and its unit; the library behind system call filters.
-PACKAGE_PACKAGES := util-linux dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2
+# For the image and the Debian package: a builder that needs no daemon; checks of the package, its manual page and its
+# unit; the library behind system call filters.
+PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev iproute2 util-linux dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2
 
 # What a package is made of: the release build, or the debug build for a quick look and for tests.
 DEB_PROFILE ?= release
 DEB_DIR ?= target/packages
 
-.PHONY: help setup setup-build setup-test demo run test lint unit deb packages bench golden clean
+.PHONY: help setup setup-build setup-test demo run test lint unit image deb packages bench golden clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +70,9 @@ unit: setup
 	target/debug/demo --check target/debug/kata-pulse
 	$(CARGO) test --workspace --locked
 
+image: ## Build the container image with docker, podman or buildah (IMAGE=name:tag PLATFORM=linux/arm64 ...)
+	tests/deploy/image/build
+
 # The tool once more without optimisation and options: it is run a few times and compiles in a third of the time.
 .tools/bin/cargo-deb: Makefile
 	@echo "installing from crates.io into .tools: cargo-deb $(CARGO_DEB)"
@@ -77,20 +81,20 @@ unit: setup
 
 deb: setup-build .tools/bin/cargo-deb ## Build the Debian package into target/packages
 	@$(call install,dpkg-dev xz-utils)
-	$(CARGO) build --profile $(DEB_PROFILE) --locked -p kata-pulse -p kata-pulse-package
+	$(CARGO) build --profile $(DEB_PROFILE) --locked $(if $(filter dev,$(DEB_PROFILE)),--workspace,-p kata-pulse -p kata-pulse-package)
 	rm -rf target/package && target/$(if $(filter dev,$(DEB_PROFILE)),debug,$(DEB_PROFILE))/package-files target/package
 	.tools/bin/cargo-deb --no-build --profile $(DEB_PROFILE) $(if $(filter dev,$(DEB_PROFILE)),--fast) --output $(DEB_DIR)/
 
-# The package is made of the debug build that `unit` has made: it is one more release
-# build otherwise, and differs in nothing else.
-packages: setup ## Build the Debian package, install and run it, check the unit (root)
+# The image is compiled by its own Dockerfile, without optimisation unless KATA_PULSE_IMAGE=optimised; the package is made
+# of the debug build that `unit` has made. The last lines say so.
+packages: setup ## Build the image and the Debian package, install and run them, check the unit (root)
 	@$(call install,$(PACKAGE_PACKAGES))
 	$(CARGO) fetch --locked
 	$(CARGO) build --workspace --locked
 	rm -rf target/packages-checked
 	$(MAKE) deb DEB_PROFILE=dev DEB_DIR=target/packages-checked
 	KATA_PULSE_DEB="$$(ls target/packages-checked/*.deb)" \
-	  $(VENV)/bin/python -B -m pytest -q -p no:cacheprovider tests/deploy/unit
+	  $(VENV)/bin/python -B -m pytest -q -p no:cacheprovider tests/deploy/unit tests/deploy/image
 
 golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
 	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
