@@ -6,17 +6,25 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 VENV := .tools/venv
+PYTEST := $(VENV)/bin/python -B -m pytest -q -p no:cacheprovider -o tmp_path_retention_policy=failed
 HELMS := .tools/helm3 .tools/helm4
 CRDS := .tools/crds
+CARGO_DEB := 3.8.0
 
-# What Debian supplies: protoc for the CRI bindings; containerd, runc, CNI plugins and a static busybox for the
-# end-to-end tests and the demo; Prometheus, promtool and vmagent; Python for an independent OpenMetrics parser.
+# What Debian supplies: protoc for the CRI bindings; for the demo its networks; for the tests containerd, runc, CNI plugins
+# and a static busybox, Prometheus, promtool and vmagent, Python; for image and package a builder that needs no daemon,
+# checks of the package, its manual page and its unit, and the library behind system call filters.
 BUILD_PACKAGES := protobuf-compiler
-TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus victoria-metrics openssl python3 python3-venv
+DEMO_PACKAGES := iproute2 util-linux
+TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static prometheus victoria-metrics openssl python3 python3-venv
+PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2
 
-.PHONY: help setup setup-build setup-test demo run test lint unit boards dashboards pictures bench golden clean chart chart-docs manifests prometheus
+# What a package is made of: the release build, or the debug build for a quick look and for tests.
+DEB_PROFILE ?= release
+DEB_DIR ?= target/packages
 
-
+.PHONY: help setup setup-build setup-demo setup-test demo run test lint unit deploy chart boards prometheus packages image deb \
+  golden chart-docs manifests dashboards pictures bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,7 +34,10 @@ setup: setup-build setup-test ## Install what Debian must supply (asks apt only 
 setup-build:
 	@$(call install,$(BUILD_PACKAGES))
 
-setup-test: $(VENV)/.ready
+setup-demo: setup-build
+	@$(call install,$(DEMO_PACKAGES))
+
+setup-test: setup-demo $(VENV)/.ready
 	@$(call install,$(TEST_PACKAGES))
 
 # Installs the packages that are missing, saying which; as root, or through sudo.
@@ -56,14 +67,20 @@ $(CRDS): tests/deploy/crd_schemas.py tests/deploy/crd_requirements.txt | $(VENV)
 	@rm -rf $@.venv && python3 -m venv $@.venv && $@.venv/bin/pip install -q --disable-pip-version-check -r $(word 2,$^)
 	@$@.venv/bin/python $< $@ && rm -rf $@.venv
 
-demo: setup ## Embed a node of real processes on this host and serve it (root; DEMO_PORT=8090)
+# The tool without optimisation and options: it is run a few times and compiles in a third of the time.
+.tools/bin/cargo-deb: Makefile
+	@echo "installing from crates.io into .tools: cargo-deb $(CARGO_DEB)"
+	@$(CARGO) install --quiet cargo-deb --version $(CARGO_DEB) --locked --root .tools --debug --no-default-features
+	@touch $@
+
+demo: setup-demo ## Embed a node of real processes on this host and serve it (root; DEMO_PORT=8090)
 	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-simulator
 	target/release/demo target/release/kata-pulse
 
 run: setup-build ## Serve the node this stands on (ARGS="--log-level debug")
 	$(CARGO) run --release --locked -p kata-pulse -- $(ARGS)
 
-test: setup lint unit chart ## Everything CI runs: format, lints, documentation, unit to end-to-end tests, demo, chart
+test: setup lint unit deploy ## Everything CI runs: format, lints, documentation, unit to end-to-end, chart, rules, image
 
 lint: setup-build
 	$(CARGO) fmt --all --check
@@ -77,9 +94,47 @@ unit: setup
 	target/debug/demo --check target/debug/kata-pulse
 	$(CARGO) test --workspace --locked
 
+deploy: chart boards prometheus packages ## All tests of what is installed: the four that follow
+
+chart: $(HELMS) $(CRDS) setup ## Test the Helm chart and the plain manifests (root; offline once set up)
+	$(CARGO) build --workspace --locked
+	$(PYTEST) -rxs tests/deploy/chart
+
 boards: setup ## Test dashboards, alerts and recording rules on a demo node that Prometheus scrapes (root)
 	$(CARGO) build --workspace --locked
-	$(VENV)/bin/python -B -m pytest -q -p no:cacheprovider tests/deploy/boards
+	$(PYTEST) tests/deploy/boards
+
+prometheus: .tools/helm3 setup ## Scrape the demo node with Prometheus in both recipes of docs/prometheus.md (root)
+	$(CARGO) build --workspace --locked
+	$(PYTEST) tests/deploy/prometheus
+
+# The image is compiled by its own Dockerfile, without optimisation unless KATA_PULSE_IMAGE=optimised; the package is made
+# of the debug build that `unit` has made. The last lines say so.
+packages: setup ## Build the image and the Debian package, install and run them, check the unit (root)
+	@$(call install,$(PACKAGE_PACKAGES))
+	$(CARGO) fetch --locked
+	$(CARGO) build --workspace --locked
+	rm -rf target/packages-checked
+	$(MAKE) deb DEB_PROFILE=dev DEB_DIR=target/packages-checked
+	KATA_PULSE_DEB="$$(ls target/packages-checked/*.deb)" $(PYTEST) tests/deploy/unit tests/deploy/image
+
+image: ## Build the container image with docker, podman or buildah (IMAGE=name:tag PLATFORM=linux/arm64 ...)
+	tests/deploy/image/build
+
+deb: setup-build .tools/bin/cargo-deb ## Build the Debian package into target/packages
+	@$(call install,dpkg-dev xz-utils)
+	$(CARGO) build --profile $(DEB_PROFILE) --locked $(if $(filter dev,$(DEB_PROFILE)),--workspace,-p kata-pulse -p kata-pulse-package)
+	rm -rf target/package && target/$(if $(filter dev,$(DEB_PROFILE)),debug,$(DEB_PROFILE))/package-files target/package
+	.tools/bin/cargo-deb --no-build --profile $(DEB_PROFILE) $(if $(filter dev,$(DEB_PROFILE)),--fast) --output $(DEB_DIR)/
+
+golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
+	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
+
+chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
+	$(VENV)/bin/python tests/deploy/chart/readme.py
+
+manifests: $(HELMS) ## Render docs/manifests anew, for those who do without Helm
+	$(VENV)/bin/python tests/deploy/chart/manifests.py
 
 dashboards: $(VENV)/.ready ## Write the dashboards anew from tests/deploy/boards/source
 	cd tests/deploy/boards && $(CURDIR)/$(VENV)/bin/python -B -m source $(CURDIR)/helm/kata-pulse/files/dashboards
@@ -89,23 +144,6 @@ pictures: setup ## Draw docs/pictures anew, from five minutes of the demo node (
 	[ -x .tools/pictures/bin/python ] || python3 -m venv .tools/pictures
 	.tools/pictures/bin/pip install -q --disable-pip-version-check -r tests/deploy/requirements.txt -r tests/deploy/boards/pictures.txt
 	mkdir -p docs/pictures && .tools/pictures/bin/python -B tests/deploy/boards/picture.py docs/pictures
-
-chart: $(HELMS) $(CRDS) setup ## Test the Helm chart and the plain manifests (offline once set up)
-	$(CARGO) build --workspace --locked
-	$(VENV)/bin/python -m pytest -q -rxs -p no:cacheprovider tests/deploy/chart
-
-prometheus: .tools/helm3 setup ## Scrape the demo node with Prometheus in both recipes of docs/prometheus.md (root)
-	$(CARGO) build --workspace --locked
-	$(VENV)/bin/python -m pytest -q -p no:cacheprovider -o tmp_path_retention_policy=failed tests/deploy/prometheus
-
-chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
-	$(VENV)/bin/python tests/deploy/chart/readme.py
-
-manifests: $(HELMS) ## Render docs/manifests anew, for those who do without Helm
-	$(VENV)/bin/python tests/deploy/chart/manifests.py
-
-golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
-	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
 
 bench: setup-build ## Measure a collection against the floor: the same files read, the same bytes copied
 	$(CARGO) bench --locked --bench collect

@@ -22,6 +22,7 @@ mod flight;
 pub mod log;
 pub mod model;
 pub mod protos;
+pub mod service;
 pub mod telemetry;
 pub mod transport;
 pub mod unix_http;

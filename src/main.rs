@@ -20,6 +20,7 @@ use kata_pulse::expose::text::{Format as TextFormat, Text};
 use kata_pulse::expose::walk::{View, walk};
 use kata_pulse::log::{self, FilterHandle};
 use kata_pulse::model::snapshot::{Snapshot, SnapshotSource};
+use kata_pulse::service::Service;
 use kata_pulse::telemetry::{Part, Telemetry};
 use kata_pulse::web::{self, Web};
 use tokio::signal::unix::{SignalKind, signal};
@@ -131,12 +132,13 @@ async fn serve(cli: &Cli, config: Config, opened: Opened, telemetry: Arc<Telemet
     let (server, bound) = http::serve(routes, listen)?;
     announce(&config);
     web.announce();
-    for address in bound.all {
+    for address in &bound.all {
         tracing::info!(%address, "listening");
     }
-    for address in bound.health {
+    for address in &bound.health {
         tracing::info!(%address, "listening for health checks");
     }
+    let service = Arc::new(Service::start(Arc::new(handle.clone()), &bound.all));
     let stopper = server.handle();
     let reloading = tokio::spawn(follow_hangups(Reloader {
         settings: cli.settings.clone(),
@@ -147,6 +149,7 @@ async fn serve(cli: &Cli, config: Config, opened: Opened, telemetry: Arc<Telemet
         pages,
         filter,
         telemetry,
+        service: Arc::clone(&service),
     }));
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
@@ -155,6 +158,7 @@ async fn serve(cli: &Cli, config: Config, opened: Opened, telemetry: Arc<Telemet
         _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
         _ = interrupt.recv() => tracing::info!(signal = "SIGINT", "stopping"),
     }
+    service.stopping();
     stopper.stop(true).await;
     reloading.abort();
     server.await.context("wait for the server")?.context("serve")?;
@@ -209,6 +213,7 @@ struct Reloader {
     pages: Arc<Pages>,
     filter: FilterHandle,
     telemetry: Arc<Telemetry>,
+    service: Arc<Service>,
 }
 
 async fn follow_hangups(reloader: Reloader) {
@@ -220,7 +225,9 @@ async fn follow_hangups(reloader: Reloader) {
         }
     };
     while hangup.recv().await.is_some() {
+        reloader.service.reloading();
         reloader.reload().await;
+        reloader.service.reloaded();
     }
 }
 

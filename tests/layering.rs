@@ -29,7 +29,24 @@ const RULE: &[(&str, &[&str])] = &[
     ("config", &["collect", "cri", "discover", "expose", "log", "model", "web"]),
     ("agent", &["collect", "config", "containerd", "cri", "discover", "expose", "flight", "model", "telemetry"]),
     ("cli", &["config"]),
-    ("main", &["agent", "cli", "collect", "config", "cri", "discover", "expose", "log", "model", "telemetry", "web"]),
+    ("service", &["model"]),
+    (
+        "main",
+        &[
+            "agent",
+            "cli",
+            "collect",
+            "config",
+            "cri",
+            "discover",
+            "expose",
+            "log",
+            "model",
+            "service",
+            "telemetry",
+            "web",
+        ],
+    ),
     ("lib", &[]),
 ];
 
