@@ -10,11 +10,11 @@ HELMS := .tools/helm3 .tools/helm4
 CRDS := .tools/crds
 
 # What Debian supplies: protoc for the CRI bindings; containerd, runc, CNI plugins and a static busybox for the
-# end-to-end tests and the demo; promtool; Python for an independent OpenMetrics parser.
+# end-to-end tests and the demo; Prometheus, promtool and vmagent; Python for an independent OpenMetrics parser.
 BUILD_PACKAGES := protobuf-compiler
-TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus openssl python3 python3-venv
+TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static iproute2 util-linux prometheus victoria-metrics openssl python3 python3-venv
 
-.PHONY: help setup setup-build setup-test demo run test lint unit chart chart-docs manifests bench golden clean
+.PHONY: help setup setup-build setup-test demo run test lint unit chart prometheus chart-docs manifests bench golden clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -78,6 +78,10 @@ unit: setup
 chart: $(HELMS) $(CRDS) setup ## Test the Helm chart and the plain manifests (offline once set up)
 	$(CARGO) build --workspace --locked
 	$(VENV)/bin/python -m pytest -q -rxs -p no:cacheprovider tests/deploy/chart
+
+prometheus: .tools/helm3 setup ## Scrape the demo node with Prometheus in both recipes of docs/prometheus.md (root)
+	$(CARGO) build --workspace --locked
+	$(VENV)/bin/python -m pytest -q -p no:cacheprovider -o tmp_path_retention_policy=failed tests/deploy/prometheus
 
 chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
 	$(VENV)/bin/python tests/deploy/chart/readme.py
