@@ -43,8 +43,8 @@ class Scene:
     pods: list[Pod]
     captured: CapturedKubelet
     agents: dict[str, str]
-    # What the agent that serves every pod said of containers.
-    page: list[Sample]
+    # What the agent that serves every pod said of containers, a little before and a little after `at`.
+    pages: tuple[list[Sample], list[Sample]]
     rules: list[dict]
     # Samples of containers in one collection, as an agent served them and as Prometheus stored them.
     collections: dict[str, tuple[Page, Page]] = field(default_factory=dict)
@@ -119,13 +119,14 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             "all": one_collection(prometheus, node.everything, "b"),
         }
         pair = two_scrapers(node.everything)
-        page = node.everything.samples("/metrics/cadvisor")
+        before = node.everything.samples("/metrics/cadvisor")
         at = wait_until("every target was scraped once more", scraped, 60, 0.5)
+        served = before, node.everything.samples("/metrics/cadvisor")
         rules = [rule for group in prometheus.api("rules")["groups"] for rule in group["rules"]]
         prometheus.freeze()
         complaints += children.stop("prometheus")
         addresses = {name: agent.address for name, agent in agents.items()}
-        yield Scene(clusters, prometheus, at, list(node), captured, addresses, page, rules, collections, pair)
+        yield Scene(clusters, prometheus, at, list(node), captured, addresses, served, rules, collections, pair)
         children.still_run()
     finally:
         ended.set()

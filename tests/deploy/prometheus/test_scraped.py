@@ -127,10 +127,13 @@ def test_the_collector_finds_nothing_to_expand() -> None:
 def test_the_page_and_the_chart_have_the_same_rules_for_samples(scene: Scene) -> None:
     """Whoever does without the operator gets what the PodMonitor gives, in whatever order."""
     rules = {}
-    for cluster, name in (("a", "podMonitor/monitoring/kata-pulse/0"), ("a-plain", "kata-pulse")):
+    monitor = "podMonitor/monitoring/kata-pulse/0"
+    for cluster, name in (("a", monitor), ("a-plain", "kata-pulse"), ("b", monitor)):
         [job] = [job for job in scene.clusters[cluster] if job["job_name"] == f"{cluster}/{name}"]
-        rules[cluster] = sorted(str(sorted(rule.items())) for rule in job["metric_relabel_configs"])
-    assert rules["a"] == rules["a-plain"]
+        rules[cluster] = [str(sorted(rule.items())) for rule in job["metric_relabel_configs"]]
+    assert sorted(rules["a"]) == sorted(rules["a-plain"])
+    # What the page says of recipe B: without the first.
+    assert sorted(rules["b"]) == sorted(rules["a-plain"][1:])
 
 
 def test_pods_that_hang_keep_their_network_in_recipe_a(scene: Scene) -> None:
