@@ -75,7 +75,7 @@ image: ## Build the container image with docker, podman or buildah (IMAGE=name:t
 
 # The tool once more without optimisation and options: it is run a few times and compiles in a third of the time.
 .tools/bin/cargo-deb: Makefile
-	@echo "installing from crates.io into .tools: cargo-deb $(CARGO_DEB)"
+	@echo "compiling cargo-deb $(CARGO_DEB) into .tools"
 	@$(CARGO) install --quiet cargo-deb --version $(CARGO_DEB) --locked --root .tools --debug --no-default-features
 	@touch $@
 
