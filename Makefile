@@ -69,7 +69,7 @@ $(CRDS): tests/deploy/crd_schemas.py tests/deploy/crd_requirements.txt | $(VENV)
 
 # The tool without optimisation and options: it is run a few times and compiles in a third of the time.
 .tools/bin/cargo-deb: Makefile
-	@echo "installing from crates.io into .tools: cargo-deb $(CARGO_DEB)"
+	@echo "compiling cargo-deb $(CARGO_DEB) into .tools"
 	@$(CARGO) install --quiet cargo-deb --version $(CARGO_DEB) --locked --root .tools --debug --no-default-features
 	@touch $@
 

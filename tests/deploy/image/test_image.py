@@ -65,7 +65,7 @@ def test_its_configuration_is_what_kubernetes_and_people_rely_on(image):
 def test_a_changed_source_leaves_the_dependencies_layer(image):
     """The same build once more, up to the dependencies: they are taken from the last one, though a source differs."""
     source = image.context / "src/agent.rs"
-    source.write_text(source.read_text() + "\n// Another line.\n")
+    source.write_text(source.read_text() + f"\n// {uuid.uuid4()}\n")
     said = image.builder.build(image.context, "localhost/kata-pulse-dependencies:test", image.toolchain, "--target", "dependencies")
     step = said[said.index("RUN cargo build"):]
     assert "Using cache" in step, said
@@ -76,7 +76,8 @@ def test_a_changed_lock_file_does_not(image):
     """The counterpart: what decides about dependencies changes the layer below their build."""
     lock = image.context / "Cargo.lock"
     kept = lock.read_bytes()
-    lock.write_bytes(kept + b"\n")
+    # Another change each time: layers are kept from run to run.
+    lock.write_bytes(kept + f"# {uuid.uuid4()}\n".encode())
     try:
         said = image.builder.build(image.context, "localhost/kata-pulse-manifests:test", image.toolchain, "--target", "manifests")
     finally:
