@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::collect::process::Procs;
+use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::inventory::Kind;
 use crate::model::usage::Descriptors;

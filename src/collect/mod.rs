@@ -15,6 +15,7 @@ mod meminfo;
 pub mod network;
 pub mod oom;
 mod process;
+mod procs;
 pub mod writable_layer;
 
 use std::collections::HashMap;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::collect::cgroup::parse::{self, ParseError};
 use crate::collect::held::{Budget, HeldFile, Reader};
-use crate::collect::process::Procs;
+use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::identity::CgroupPath;
 use crate::model::inventory::{Inventory, Network};
@@ -99,7 +99,7 @@ impl Networks {
             let Some(pid) = self.procs.of(cgroup.as_str()).into_iter().next() else { continue };
             let namespace = self.namespace_of(pid)?;
             // Between the two looks the process may have ended and its pid may be another's by now.
-            if self.procs.of(cgroup.as_str()).contains(&pid) {
+            if self.procs.holds(cgroup.as_str(), pid) {
                 return Some(namespace);
             }
         }

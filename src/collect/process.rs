@@ -1,60 +1,19 @@
 //! The `process` collector: the open-file limit of each row's first process.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use procfs::FromRead;
 use procfs::process::{LimitValue, Limits};
 
-use crate::collect::cgroup::layout::{Layout, directory};
-use crate::collect::cgroup::parse;
+use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::inventory::{Inventory, Kind, Subject};
 use crate::model::units::Limit;
 
 /// Limits of a running process change almost never.
 const INTERVAL: Duration = Duration::from_secs(60);
-
-/// The processes of a cgroup, for collectors that look behind it.
-#[derive(Debug)]
-pub struct Procs {
-    roots: Arc<Roots>,
-    primary: Option<PathBuf>,
-}
-
-impl Procs {
-    /// Finds the cgroup mount when first asked.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self { roots, primary: None }
-    }
-
-    /// `/proc`.
-    pub fn proc(&self) -> &Path {
-        &self.roots.proc
-    }
-
-    /// Pids in a cgroup, its children's not included. Empty when it is gone.
-    pub fn of(&mut self, cgroup: &str) -> Vec<u32> {
-        if self.primary.is_none() {
-            let layout = Layout::detect(&self.roots.cgroup).ok();
-            self.primary = layout.and_then(|layout| layout.primary_root().map(Path::to_owned));
-        }
-        let Some(root) = &self.primary else { return Vec::new() };
-        let procs = std::fs::read(directory(root, cgroup).join("cgroup.procs")).unwrap_or_default();
-        parse::pids(&procs).flatten().collect()
-    }
-
-    /// The process that stands for a row: 1 for the node, else the first of its cgroup.
-    pub fn first_of(&mut self, subject: &Subject) -> Option<u32> {
-        match subject.kind {
-            Kind::Root => Some(1),
-            Kind::Sandbox | Kind::Container => self.of(subject.cgroup.as_ref()?.as_str()).first().copied(),
-            Kind::Group | Kind::Pod => None,
-        }
-    }
-}
 
 /// Reads `/proc/<pid>/limits`.
 #[derive(Debug)]
@@ -69,8 +28,17 @@ impl Processes {
         Self { procs: Procs::new(roots), known: HashMap::new() }
     }
 
+    /// The process that stands for a row: 1 for the node, else the first of its cgroup.
+    fn first_of(&mut self, subject: &Subject) -> Option<u32> {
+        match subject.kind {
+            Kind::Root => Some(1),
+            Kind::Sandbox | Kind::Container => self.procs.of(subject.cgroup.as_ref()?.as_str()).first().copied(),
+            Kind::Group | Kind::Pod => None,
+        }
+    }
+
     fn max_open_files(&mut self, subject: &Subject) -> Option<Limit> {
-        let pid = self.procs.first_of(subject)?;
+        let pid = self.first_of(subject)?;
         let limits = Limits::from_file(self.procs.proc().join(pid.to_string()).join("limits")).ok()?;
         Some(match limits.max_open_files.soft_limit {
             LimitValue::Unlimited => Limit::Max,

@@ -2,6 +2,7 @@
 //! row, from cgroup v1, v2 or hybrid mounts.
 
 pub mod layout;
+pub mod membership;
 pub mod parse;
 pub mod v1;
 pub mod v2;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use crate::collect::block_devices::BlockDevices;
 use crate::collect::held::{Budget, Reader, Vanished};
 use crate::collect::meminfo::Meminfo;
+use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, DraftRow, Roots};
 use crate::model::inventory::{Inventory, Kind};
 use crate::model::units::{Bytes, Limit, Seconds};
@@ -76,6 +78,7 @@ pub struct Cgroups {
     reader: Reader,
     known: HashMap<Arc<str>, Known>,
     devices: BlockDevices,
+    procs: Procs,
 }
 
 /// What is kept about a cgroup between collections.
@@ -97,7 +100,8 @@ impl Cgroups {
     /// A collector that has read nothing yet.
     pub fn new(roots: Arc<Roots>, wanted: Wanted, budget: Arc<Budget>) -> Self {
         let devices = BlockDevices::new(roots.proc.clone());
-        Self { roots, layout: None, wanted, reader: Reader::new(budget), known: HashMap::new(), devices }
+        let procs = Procs::new(Arc::clone(&roots));
+        Self { roots, layout: None, wanted, reader: Reader::new(budget), known: HashMap::new(), devices, procs }
     }
 
     fn read_row(&mut self, row: &mut DraftRow, layout: &Layout, now: Instant) -> Result<(), Vanished> {
@@ -115,6 +119,10 @@ impl Cgroups {
         }
         for io in &mut usage.io {
             self.devices.name_of(io.number, now).clone_into(&mut io.device);
+        }
+        if self.procs.is_apart() && matches!(layout, Layout::V1(_)) {
+            // Where v2 says 0 for a process of another namespace, v1 says nothing, and there seem to be none.
+            usage.tasks.processes = u64::try_from(self.procs.of(cgroup.as_str()).len()).ok();
         }
         usage.start_time = subject.started_at.or(known.made);
         usage.creation_time = subject.created_at;

@@ -50,9 +50,7 @@ def test_the_container_is_root_without_capabilities_on_a_read_only_root():
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    # Else the kernel does not tell which processes are in a cgroup.
-    assert pod(objects)["hostPID"] is True
-    for flag in ("hostNetwork", "hostIPC", "enableServiceLinks", "automountServiceAccountToken"):
+    for flag in ("hostNetwork", "hostPID", "hostIPC", "enableServiceLinks", "automountServiceAccountToken"):
         assert pod(objects)[flag] is False, flag
     assert "hostUsers" not in pod(objects)
 

@@ -155,18 +155,36 @@ def test_guests_are_reached_through_the_sockets_of_every_hypervisor():
         eventually(check)
 
 
-def test_processes_of_containers_are_told_by_the_nodes_numbers():
-    with Demo({}) as demo:
+# What takes the pids of the processes in a cgroup, which the kernel tells in the reader's namespace only.
+OF_PROCESSES = ("container_processes", "container_ulimits_soft", "container_network_receive_bytes_total")
+
+
+def rows_of_processes(values) -> set[tuple[str, ...]]:
+    """The pods' rows of those families, once every container has a process and what it says."""
+    with Demo(values) as demo:
         address = demo.address()
 
         def check():
             found = samples(address)
-            rows = lambda name: [sample for sample in found[name] if sample.labels["container"]]
-            assert all(sample.value >= 1 for sample in rows("container_processes")), "a running container has a process"
-            limited = {sample.labels["id"] for sample in rows("container_ulimits_soft")}
-            assert limited == {sample.labels["id"] for sample in rows("container_processes")} and limited
+            running = [sample for sample in found["container_processes"] if sample.labels["container"]]
+            assert running and all(sample.value >= 1 for sample in running), "a running container has a process"
+            limited = {sample.labels["id"] for sample in found["container_ulimits_soft"] if sample.labels["container"]}
+            assert limited == {sample.labels["id"] for sample in running}
+            keys = ("namespace", "pod", "container", "interface")
+            return {
+                (name, *(sample.labels.get(key, "") for key in keys))
+                for name in OF_PROCESSES
+                for sample in found[name]
+                if sample.labels["pod"]
+            }
 
-        eventually(check)
+        return eventually(check)
+
+
+def test_a_process_namespace_of_its_own_hides_nothing_of_the_node():
+    apart, shared = rows_of_processes({}), rows_of_processes({"hostPID": True})
+    assert apart == shared
+    assert {name for name, *_ in apart} == set(OF_PROCESSES)
 
 
 def test_the_collectors_that_need_capabilities_get_what_they_need():

@@ -9,9 +9,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::parse::{memberships, memory_v1, memory_v2};
+use super::parse::{memory_v1, memory_v2};
 use crate::collect::cgroup::Hugepages;
 use crate::collect::cgroup::layout::{Layout, V1, directory};
+use crate::collect::cgroup::membership::Membership;
 use crate::collect::cgroup::parse::{CpuStatV2, single};
 use crate::collect::held::{HeldFile, Reader, Vanished};
 use crate::model::host_side::{CgroupRole, CgroupUse, HostMemory, HostSide};
@@ -28,81 +29,17 @@ pub(super) enum Place {
     Unknown,
 }
 
-/// Reads where processes are, as seen from the host's root cgroup.
-///
-/// In a cgroup namespace of its own, which is what Kubernetes gives every container on cgroup v2, this process sees the
-/// others' paths relative to its own cgroup: `/../../podX/<sandbox>`. Where that is in the host's tree is found once,
-/// by this process's pid.
+/// Reads where processes are, as seen from the node's root cgroup.
 #[derive(Debug, Default)]
-pub(super) struct Resolver {
-    own: Option<Option<String>>,
-}
-
-/// Directories looked at in search of this process's own cgroup.
-const MAX_SEARCHED: usize = 20_000;
+pub(super) struct Resolver(Membership);
 
 impl Resolver {
     /// The place of the process or thread whose directory in procfs this is.
     pub(super) fn place(&mut self, reader: &mut Reader, layout: &Layout, dir: &Path, sandbox: &str) -> Place {
-        let path = reader.parse(&mut HeldFile::default(), dir, "cgroup", |content| {
-            let wanted = |controllers: &str| match layout {
-                Layout::V2 { .. } => controllers.is_empty(),
-                Layout::V1(_) => controllers.split(',').any(|name| name == "memory"),
-            };
-            Ok(memberships(content).find(|(controllers, _)| wanted(controllers)).map(|(_, path)| path.to_owned()))
-        });
+        let path = reader.parse(&mut HeldFile::default(), dir, "cgroup", |content| Ok(self.0.of(layout, content)));
         let Ok(Some(Some(path))) = path else { return Place::Unknown };
-        // A removed cgroup that still has a dying process.
-        if path.ends_with(" (deleted)") {
-            return Place::Unknown;
-        }
-        let Some(path) = self.absolute(path, layout) else { return Place::Unknown };
         own_part(&path, sandbox).map_or(Place::Shared, |own| Place::Own(own.to_owned()))
     }
-
-    fn absolute(&mut self, path: String, layout: &Layout) -> Option<String> {
-        if !path.starts_with("/..") {
-            return Some(path);
-        }
-        let own = self.own.get_or_insert_with(|| own_cgroup(layout.primary_root()?, std::process::id()));
-        resolve(own.as_deref()?, &path)
-    }
-}
-
-/// `/../../podX/s` from `/kubepods/podA/c`: `/kubepods/podX/s`.
-fn resolve(own: &str, relative: &str) -> Option<String> {
-    let mut parts: Vec<&str> = own.split('/').filter(|part| !part.is_empty()).collect();
-    for part in relative.split('/').filter(|part| !part.is_empty()) {
-        if part == ".." {
-            parts.pop()?;
-        } else {
-            parts.push(part);
-        }
-    }
-    Some(format!("/{}", parts.join("/")))
-}
-
-/// The cgroup below `root` that a process is in, by walking the tree.
-fn own_cgroup(root: &Path, pid: u32) -> Option<String> {
-    let wanted = pid.to_string();
-    let mut dirs = vec![root.to_owned()];
-    let mut searched = 0;
-    while let Some(dir) = dirs.pop() {
-        searched += 1;
-        let procs = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-        if procs.lines().any(|line| line == wanted) {
-            let below = dir.strip_prefix(root).ok()?.to_str()?;
-            return Some(format!("/{below}"));
-        }
-        if searched == MAX_SEARCHED {
-            return None;
-        }
-        let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-        dirs.extend(
-            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()),
-        );
-    }
-    None
 }
 
 /// The path up to the part that names the sandbox: `/kubepods/pod…/kata_<id>` of `/kubepods/pod…/kata_<id>/vcpu`.
@@ -306,15 +243,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relative_path_is_resolved_against_our_own() {
-        let own = "/kubepods/burstable/podA/container";
-        assert_eq!(resolve(own, "/../../podB/s").as_deref(), Some("/kubepods/burstable/podB/s"));
-        assert_eq!(resolve(own, "/../../../../kata_overhead/s").as_deref(), Some("/kata_overhead/s"));
-        assert_eq!(resolve(own, "/..").as_deref(), Some("/kubepods/burstable/podA"));
-        assert_eq!(resolve(own, "/../../../../../x"), None, "above the root");
-    }
-
-    #[test]
     fn the_sandboxs_part_of_every_placement() {
         let id = "760e7a6493d4f0add8a217d0f6a019cc288419dd8f375035586436c4c816d236";
         for own in [
@@ -333,18 +261,5 @@ mod tests {
             assert_eq!(own_part(shared, id), None, "{shared}");
         }
         assert_eq!(own_part("/a", ""), None);
-    }
-
-    #[test]
-    fn a_process_is_found_in_the_tree() {
-        let dir = tempfile::tempdir().unwrap();
-        let deep = dir.path().join("a/b/c");
-        std::fs::create_dir_all(&deep).unwrap();
-        std::fs::create_dir(dir.path().join("z")).unwrap();
-        std::fs::write(dir.path().join("cgroup.procs"), "1\n").unwrap();
-        std::fs::write(deep.join("cgroup.procs"), "41\n42\n").unwrap();
-        assert_eq!(own_cgroup(dir.path(), 42).as_deref(), Some("/a/b/c"));
-        assert_eq!(own_cgroup(dir.path(), 1).as_deref(), Some("/"));
-        assert_eq!(own_cgroup(dir.path(), 4), None);
     }
 }

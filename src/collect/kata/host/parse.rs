@@ -99,16 +99,6 @@ impl Io {
     }
 }
 
-/// The lines of `/proc/<pid>/cgroup`: controllers and path. `0::/kubepods/…` is the unified hierarchy,
-/// `9:memory:/kubepods/…` a legacy one.
-pub(super) fn memberships(content: &[u8]) -> impl Iterator<Item = (&str, &str)> {
-    content.split(|byte| *byte == b'\n').filter_map(|line| {
-        let line = std::str::from_utf8(line).ok()?;
-        let (_, rest) = line.split_once(':')?;
-        rest.split_once(':')
-    })
-}
-
 /// `memory.stat` of cgroup v2. `kernel` came with 5.18; before, its parts make it up as far as the kernel tells them.
 pub(super) fn memory_v2(content: &[u8]) -> Result<HostMemory, ParseError> {
     let (mut anon, mut shmem, mut kernel) = (None, None, None);
@@ -190,16 +180,6 @@ mod tests {
     }
 
     #[test]
-    fn memberships_of_v1_v2_and_hybrid() {
-        let hybrid =
-            b"9:memory:/kubepods/a:b\n4:cpu,cpuacct:/kubepods/c\n1:name=systemd:/x\n0::/y\nnonsense\n\xff:a:b\n";
-        let lines: Vec<_> = memberships(hybrid).collect();
-        let expected =
-            [("memory", "/kubepods/a:b"), ("cpu,cpuacct", "/kubepods/c"), ("name=systemd", "/x"), ("", "/y")];
-        assert_eq!(lines, expected);
-    }
-
-    #[test]
     fn kernel_memory_is_the_kernels_sum_or_ours() {
         let new = b"anon 3641344\nfile 9\nkernel 2564096\nkernel_stack 212992\nslab 1\nshmem 181997568\n";
         let expected = HostMemory {
@@ -221,7 +201,7 @@ mod tests {
         #[test]
         fn any_bytes_give_facts_or_an_error(content in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = (Stat::parse(&content), Status::parse(&content), Io::parse(&content));
-            let _ = (memory_v1(&content), memory_v2(&content), memberships(&content).count());
+            let _ = (memory_v1(&content), memory_v2(&content));
         }
 
         #[test]
