@@ -270,7 +270,12 @@ fn settled(page: &Page, wanted: impl Fn(&Labels) -> bool) -> Series {
 fn is_restless(name: &str) -> bool {
     let of_pods = ["kata_pulse_container_", "kata_pulse_guest_", "kata_pulse_sandbox_", "kata_pulse_vmm_"];
     let of_agent = name.starts_with("kata_pulse_") && !of_pods.iter().any(|prefix| name.starts_with(prefix));
-    let asking = ["kata_pulse_sandbox_scrape_duration_seconds", "kata_pulse_sandbox_scrape_skipped"];
+    let asking = [
+        "kata_pulse_sandbox_scrape_duration_seconds",
+        "kata_pulse_sandbox_scrape_failures_total",
+        "kata_pulse_sandbox_scrape_skipped",
+        "kata_pulse_sandbox_scrapes_total",
+    ];
     // That the runtime tells of kills is known a second after the start.
     let kills = ["container_oom_events_total", "kata_pulse_container_oom_kills_total"];
     let of_agent = of_agent || kills.contains(&name);
