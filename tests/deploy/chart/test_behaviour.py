@@ -425,8 +425,7 @@ def test_openshift_allows_what_the_pod_asks_for_and_no_more():
     assert constraints["users"] == ["system:serviceaccount:monitoring:kata-pulse"]
     assert constraints["allowedCapabilities"] == ["SYS_PTRACE"] == container(objects)["securityContext"]["capabilities"]["add"]
     assert constraints["allowHostDirVolumePlugin"] is True
-    assert constraints["allowHostPID"] is True
-    for key in ("allowHostIPC", "allowHostNetwork", "allowHostPorts", "allowPrivilegedContainer", "allowPrivilegeEscalation"):
+    for key in ("allowHostPID", "allowHostIPC", "allowHostNetwork", "allowHostPorts", "allowPrivilegedContainer", "allowPrivilegeEscalation"):
         assert constraints[key] is False, key
     kinds = {next(iter(volume.keys() - {"name"})) for volume in pod(objects)["volumes"]}
     assert kinds <= set(constraints["volumes"])
