@@ -87,12 +87,13 @@ lint: setup-build
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 
-# The end-to-end tests own real cgroups and network devices: one test program at a time, as cargo does by itself.
+# The end-to-end tests own real cgroups and network devices: one test program at a time, as cargo does by itself. All of them
+# are run, so that one failure does not hide the next.
 unit: export KATA_PULSE_PYTHON := $(CURDIR)/$(VENV)/bin/python
 unit: setup
 	$(CARGO) build --workspace --locked
 	target/debug/demo --check target/debug/kata-pulse
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --no-fail-fast
 
 deploy: chart boards prometheus packages ## All tests of what is installed: the four that follow
 

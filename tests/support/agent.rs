@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -68,17 +68,17 @@ impl Agent {
     /// The same, waiting only until it listens: for who must ask in another way whether it is ready.
     #[track_caller]
     pub fn launch_in<S: AsRef<OsStr>>(environment: &[(&str, &str)], arguments: impl IntoIterator<Item = S>) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_kata-pulse"))
+        let log = Log::new();
+        let child = Command::new(env!("CARGO_BIN_EXE_kata-pulse"))
             .args(["--listen-address", "127.0.0.1:0"])
             .args(arguments)
             .env_clear()
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
+            .stderr(log.stderr())
             .spawn()
             .expect("start kata-pulse");
-        let (log, address) = Log::follow(&mut child);
         let http = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(PATIENCE))
@@ -86,10 +86,12 @@ impl Agent {
             .new_agent();
         // Until the port is known the address is a placeholder; an early failure already drops the agent properly.
         let mut agent = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, http };
-        match address.recv_timeout(PATIENCE) {
-            Ok(address) => agent.address = address,
-            Err(_) => panic!("the agent says no address to listen on"),
-        }
+        let mut address = None;
+        agent.wait_until("it says an address to listen on", PATIENCE, || {
+            address = agent.log().iter().find_map(|line| listening_address(line));
+            address.is_some()
+        });
+        agent.address = address.expect("waited for");
         agent
     }
 
@@ -187,32 +189,27 @@ impl Drop for Agent {
     }
 }
 
-/// The lines of the agent's standard error, read as they come: a full pipe would stop the agent.
-#[derive(Clone, Default)]
-struct Log {
-    lines: Arc<Mutex<Vec<String>>>,
-}
+/// The agent's standard error. It is a file, not a pipe that somebody must read: what was logged before an answer came
+/// is there when the answer is.
+struct Log(File);
 
 impl Log {
-    /// Reads on until the agent closes its end, and tells the first address that it says to listen on.
-    fn follow(child: &mut Child) -> (Self, Receiver<SocketAddr>) {
-        let log = Self::default();
-        let (found, address) = mpsc::channel();
-        let (kept, stderr) = (log.clone(), child.stderr.take().expect("standard error is piped"));
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if let Some(address) = listening_address(&line) {
-                    // Only the first is waited for.
-                    let _ = found.send(address);
-                }
-                kept.lines.lock().expect("no thread panics with the lock").push(line);
-            }
-        });
-        (log, address)
+    fn new() -> Self {
+        Self(tempfile::tempfile().expect("a file for the log"))
     }
 
+    fn stderr(&self) -> Stdio {
+        self.0.try_clone().expect("one more descriptor").into()
+    }
+
+    /// All whole lines so far.
     fn lines(&self) -> Vec<String> {
-        self.lines.lock().expect("no thread panics with the lock").clone()
+        let mut bytes =
+            vec![0; self.0.metadata().map_or(0, |log| usize::try_from(log.len()).expect("it is in memory"))];
+        let read = self.0.read_at(&mut bytes, 0).expect("read the log");
+        let text = String::from_utf8_lossy(&bytes[..read]);
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(str::to_owned).collect()
     }
 }
 
