@@ -1,5 +1,7 @@
 //! The agent's metrics about itself, kept with the `prometheus` crate. A leaf: every stage may count here.
 
+mod process;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -192,7 +194,7 @@ impl Telemetry {
             ])
             .set(1.0);
         telemetry.registry.register(Box::new(build))?;
-        telemetry.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        telemetry.registry.register(Box::new(process::ProcessMetrics::new()?))?;
         for collector in telemetry.always() {
             telemetry.registry.register(collector)?;
         }
