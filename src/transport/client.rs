@@ -27,6 +27,12 @@ use crate::transport::{Address, Step, TransportError, invalid, open};
 /// Room for the envelope of a response beside its payload.
 const ENVELOPE_BYTES: usize = 64;
 
+/// First room for an answer: that of a container's stats.
+const FIRST_READ: usize = 2 << 10;
+
+/// Most room made for bytes that were announced and have not come: that of a guest's text.
+const MOST_AHEAD: usize = 48 << 10;
+
 /// Largest status taken: a code and a sentence.
 const MAX_STATUS_BYTES: usize = 16 << 10;
 
@@ -120,10 +126,11 @@ impl Client {
             .await
             .map_err(|_| TransportError::Timeout { step: Step::Call(method.name), after: self.deadline })?
             .map_err(broken)?;
-        let answer = match status(&reply).map_err(broken)? {
+        let reply = &reply[MESSAGE_HEADER_LENGTH..];
+        let answer = match status(reply).map_err(broken)? {
             Some(status) => Err(self.refusal(method.name, &status)),
             None => {
-                let payload = protos::bytes_field(&reply, PAYLOAD_FIELD).map_err(|error| broken(error.into()))?;
+                let payload = protos::bytes_field(reply, PAYLOAD_FIELD).map_err(|error| broken(error.into()))?;
                 Ok(decode(payload.unwrap_or_default()).map_err(broken)?)
             }
         };
@@ -181,14 +188,17 @@ fn request_frame<Q: Message, A>(
     Ok(frame)
 }
 
-/// Sends a frame and reads the one that must answer it. Memory grows with the bytes that come, not with the length
-/// they claim.
+/// Sends a frame and reads the one that must answer it: the bytes of its message, behind those of its header.
+///
+/// Header and message mostly come with one read. Room is made for [`MOST_AHEAD`] of what a header claims, so memory
+/// follows the bytes that come.
 async fn exchange(stream: &mut Socket, id: u32, frame: &[u8], max_bytes: usize) -> io::Result<Vec<u8>> {
     stream.write_all(frame).await?;
     stream.flush().await?;
-    let mut header = [0; MESSAGE_HEADER_LENGTH];
-    stream.read_exact(&mut header).await?;
-    let header = MessageHeader::from(header);
+    let mut bytes = Vec::with_capacity(FIRST_READ);
+    read_up_to(stream, &mut bytes, MESSAGE_HEADER_LENGTH).await?;
+    let (header, _) = bytes.split_first_chunk::<MESSAGE_HEADER_LENGTH>().ok_or(io::ErrorKind::UnexpectedEof)?;
+    let header = MessageHeader::from(*header);
     if header.type_ != MESSAGE_TYPE_RESPONSE || header.stream_id != id {
         return Err(invalid(format!("a frame of type {} for stream {}", header.type_, header.stream_id)));
     }
@@ -196,12 +206,23 @@ async fn exchange(stream: &mut Socket, id: u32, frame: &[u8], max_bytes: usize) 
     if length > max_bytes {
         return Err(invalid(format!("an answer of {length} bytes, {max_bytes} at most")));
     }
-    let mut body = Vec::new();
-    stream.take(header.length.into()).read_to_end(&mut body).await?;
-    if body.len() < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    let end = MESSAGE_HEADER_LENGTH + length;
+    read_up_to(stream, &mut bytes, end).await?;
+    if bytes.len() > end {
+        return Err(invalid("more than the answer that was asked for"));
     }
-    Ok(body)
+    Ok(bytes)
+}
+
+/// Reads until there are `end` bytes; there may be more.
+async fn read_up_to(stream: &mut Socket, bytes: &mut Vec<u8>, end: usize) -> io::Result<()> {
+    while bytes.len() < end {
+        bytes.reserve((end - bytes.len()).min(MOST_AHEAD));
+        if stream.read_buf(bytes).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
 }
 
 /// The status of a response, unless it is OK. A number that the crate does not know is not OK.

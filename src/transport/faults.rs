@@ -209,6 +209,16 @@ async fn garbage_breaks_the_connection_at_once() {
     .await;
     assert!(matches!(error, TransportError::Broken { .. }), "{error:?}");
     assert!(!client.is_open() && took < LONG / 2);
+    // What comes with the answer belongs to no question.
+    let (error, client, _) = ask_one_who(LONG, |mut stream, id| async move {
+        let mut bytes = fake::reply(id, version("4.1.0"));
+        bytes.push(0);
+        let _ = stream.write_all(&bytes).await;
+        forever().await;
+    })
+    .await;
+    assert_eq!(cause(&error), "more than the answer that was asked for");
+    assert!(!client.is_open());
     // An honest frame around a message that is none.
     for body in [&[0x0b, 0x0a, 0x7f][..], &[0xff; 40], b"\x12\x7fx"] {
         let body = body.to_vec();

@@ -55,12 +55,13 @@ impl AgentClient {
         self.client.is_open()
     }
 
-    /// The guest as a whole, in Prometheus text. A guest with a policy answers [`TransportError::Denied`].
-    pub async fn guest_metrics(&mut self) -> Result<String, TransportError> {
+    /// The guest as a whole, in Prometheus text, of which `read` makes what is kept. A guest with a policy answers
+    /// [`TransportError::Denied`].
+    pub async fn guest_metrics<T>(&mut self, read: impl FnOnce(&str) -> T) -> Result<T, TransportError> {
         let text = |payload: &[u8]| {
             let text = protos::bytes_field(payload, METRICS_FIELD)?.unwrap_or_default();
             let text = std::str::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            Ok(text.to_owned())
+            Ok(read(text))
         };
         self.client.call_with(&GET_METRICS, &GetMetricsRequest::new(), text).await
     }
@@ -124,8 +125,8 @@ mod tests {
         assert_eq!(stats::of_agent(&stats).memory.unwrap().usage, Some(Bytes(69_775_360)));
         let error = agent.container_stats("no-such-container").await.unwrap_err();
         assert!(matches!(error, TransportError::UnknownId { ref message, .. } if message == "invalid container id"));
-        let text = agent.guest_metrics().await.unwrap();
-        assert_eq!(text.lines().count(), 1000);
+        let lines = agent.guest_metrics(|text| text.lines().count()).await.unwrap();
+        assert_eq!(lines, 1000);
         assert!(agent.is_open());
     }
 
@@ -136,7 +137,7 @@ mod tests {
             _ => Ok(WRITER.to_vec()),
         });
         let mut agent = AgentClient::connect(&guest.unix(), DEADLINE).await.unwrap();
-        let error = agent.guest_metrics().await.unwrap_err();
+        let error = agent.guest_metrics(str::len).await.unwrap_err();
         assert!(matches!(error, TransportError::Denied { .. }) && error.is_permanent());
         assert!(agent.container_stats(WRITER_ID).await.is_ok());
     }
@@ -146,7 +147,7 @@ mod tests {
         for payload in [vec![0x0a, 2, 0xc3, 0x28], vec![0x0a; MAX_METRICS_BYTES + 1000]] {
             let guest = Peer::answering(move |_, _, _| Ok(payload.clone()));
             let mut agent = AgentClient::connect(&guest.unix(), DEADLINE).await.unwrap();
-            let error = agent.guest_metrics().await.unwrap_err();
+            let error = agent.guest_metrics(str::len).await.unwrap_err();
             assert!(matches!(error, TransportError::Broken { method: "GetMetrics", .. }), "{error:?}");
             assert!(!agent.is_open());
         }
@@ -156,7 +157,7 @@ mod tests {
     async fn replies_may_be_empty() {
         let guest = Peer::answering(|_, _, _| Ok(Vec::new()));
         let mut agent = AgentClient::connect(&guest.unix(), DEADLINE).await.unwrap();
-        assert_eq!(agent.guest_metrics().await.unwrap(), "");
+        assert_eq!(agent.guest_metrics(str::len).await.unwrap(), 0);
         assert_eq!(agent.version().await.unwrap(), "");
         assert_eq!(agent.container_stats("x").await.unwrap(), CgroupStats::default());
     }

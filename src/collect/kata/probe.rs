@@ -465,9 +465,8 @@ async fn converse(
         answers.note("guest", SourceState::Skipped("policy"));
         return Ok(());
     }
-    match agent.guest_metrics().await {
-        Ok(text) => {
-            let parsed = Parser::parse(text.as_bytes());
+    match agent.guest_metrics(|text| Parser::parse(text.as_bytes())).await {
+        Ok(parsed) => {
             answers.reading = parsed.report;
             (answers.guest, answers.guest_from) = (Some(parsed.guest), Some("agent"));
             answers.note("guest", SourceState::Up);

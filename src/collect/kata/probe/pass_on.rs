@@ -70,31 +70,22 @@ impl Probe {
         if shim != SourceState::Up {
             // A text that broke off is not believed.
             reading = Reading::new(directory.runtime);
-            if let Some(text) = self.agent_text(target, directory).await {
-                reading.feed(text.as_bytes());
-            }
+            self.agent_text(target, directory, &mut reading).await;
         }
         let (families, dropped) = reading.finish();
         Passed { families, dropped, shim }
     }
 
-    /// The agent's text, if it gives it.
-    async fn agent_text(&mut self, target: Target<'_>, directory: &KataDirectory) -> Option<String> {
-        if self.text_denied || self.agent_rest.is_due() {
-            return None;
+    /// Reads the agent's text, if it gives it.
+    async fn agent_text(&mut self, target: Target<'_>, directory: &KataDirectory, reading: &mut Reading) {
+        if self.text_denied || self.agent_rest.is_due() || self.connect_agent(target, directory).await.is_err() {
+            return;
         }
-        self.connect_agent(target, directory).await.ok()?;
-        let outcome = self.agent.as_mut()?.guest_metrics().await;
-        match outcome {
-            Ok(text) => Some(text),
-            Err(TransportError::Denied { .. }) => {
-                self.text_denied = true;
-                None
-            }
-            Err(error) => {
-                self.judge_agent(Some(&error));
-                None
-            }
+        let Some(agent) = &mut self.agent else { return };
+        match agent.guest_metrics(|text| reading.feed(text.as_bytes())).await {
+            Ok(()) => {}
+            Err(TransportError::Denied { .. }) => self.text_denied = true,
+            Err(error) => self.judge_agent(Some(&error)),
         }
     }
 }
