@@ -17,13 +17,14 @@ CARGO_DEB := 3.8.0
 BUILD_PACKAGES := protobuf-compiler
 DEMO_PACKAGES := iproute2 util-linux
 TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static prometheus victoria-metrics openssl python3 python3-venv
+FUZZ_PACKAGES := g++ python3
 PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2
 
 # What a package is made of: the release build, or the debug build for a quick look and for tests.
 DEB_PROFILE ?= release
 DEB_DIR ?= target/packages
 
-.PHONY: help setup setup-build setup-demo setup-test demo run test lint unit deploy chart boards prometheus packages image deb \
+.PHONY: help setup setup-build setup-demo setup-test demo run test lint unit fuzz fuzz-check fuzz-corpus deploy chart boards prometheus packages image deb \
   golden chart-docs manifests dashboards pictures bench clean
 
 help: ## Show the targets
@@ -80,7 +81,7 @@ demo: setup-demo ## Embed a node of real processes on this host and serve it (ro
 run: setup-build ## Serve the node this stands on (ARGS="--log-level debug")
 	$(CARGO) run --release --locked -p kata-pulse -- $(ARGS)
 
-test: setup lint unit deploy ## Everything CI runs: format, lints, documentation, unit to end-to-end, chart, rules, image
+test: setup lint unit fuzz-check deploy ## Everything CI runs: format, lints, documentation, unit to end-to-end, fuzzing, chart, rules, image
 
 lint: setup-build
 	$(CARGO) fmt --all --check
@@ -94,6 +95,33 @@ unit: setup
 	$(CARGO) build --workspace --locked
 	target/debug/demo --check target/debug/kata-pulse
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+# The fuzz targets, compiled with a stable compiler and instrumented themselves, their dependencies those of the other debug
+# builds: cargo gives the wrapper only what is in the workspace. $(1): further options.
+define fuzzer
+$(call install,$(FUZZ_PACKAGES)); \
+RUSTC_WORKSPACE_WRAPPER="$(CURDIR)/tests/fuzz/rustc-with-coverage" $(CARGO) build --workspace --bin fuzz --locked \
+  --features kata-pulse-fuzz/libfuzzer $(1)
+endef
+
+FUZZ := python3 tests/fuzz/campaign.py target/debug/fuzz target/fuzz
+
+# Long runs go through more inputs when the targets are optimised, which takes minutes to compile.
+FUZZ_FAST := --config 'profile.dev.package.kata-pulse.opt-level=1' --config 'profile.dev.package.kata-pulse-fuzz.opt-level=1'
+
+fuzz: SECONDS ?= 300
+fuzz: setup-build ## Fuzz everything that reads bytes of others, on all cores (SECONDS=300 for each target, TARGETS=ttrpc,cri)
+	@$(call fuzzer,$(FUZZ_FAST))
+	$(FUZZ) --seconds $(SECONDS) --targets "$(TARGETS)"
+
+fuzz-check: setup-build ## Replay the corpus of every fuzz target, and fuzz each for two seconds
+	@$(call fuzzer,)
+	$(FUZZ) --check --seconds 2
+
+fuzz-corpus: setup-build ## Write tests/fuzz/corpus anew: the fewest inputs that reach what the seeds and `make fuzz` have reached
+	@$(call fuzzer,$(FUZZ_FAST))
+	rm -rf target/fuzz/seeds && python3 tests/fuzz/seeds.py target/fuzz/seeds
+	$(FUZZ) --merge --seeds target/fuzz/seeds
 
 deploy: chart boards prometheus packages ## All tests of what is installed: the four that follow
 

@@ -198,11 +198,15 @@ impl Settings {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text =
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::from_yaml(&text).map_err(|problem| ConfigError::Parse { path: path.to_owned(), problem })
+    }
+
+    /// Reads the text of such a file. The error is one line with the place.
+    pub fn from_yaml(text: &str) -> Result<Self, String> {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(&text)
-            .map_err(|error| ConfigError::Parse { path: path.to_owned(), problem: one_line(&error) })
+        serde_saphyr::from_str(text).map_err(|error| one_line(&error))
     }
 
     /// These settings where they say something, else those of `lesser`.

@@ -30,10 +30,13 @@ struct SubscribeRequest {
     filters: Vec<String>,
 }
 
+/// One event of the stream.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Envelope {
+pub struct Envelope {
+    /// When it happened.
     #[prost(message, optional, tag = "1")]
     timestamp: Option<Timestamp>,
+    /// containerd's, not Kubernetes'.
     #[prost(string, tag = "2")]
     namespace: String,
     #[prost(string, tag = "3")]
@@ -105,7 +108,7 @@ impl OomKills {
 }
 
 /// The kill that an event tells of, if it does.
-fn read(envelope: &Envelope) -> Option<OomKill> {
+pub fn read(envelope: &Envelope) -> Option<OomKill> {
     let event = envelope.event.as_ref().filter(|event| event.type_url.ends_with("containerd.events.TaskOOM"))?;
     if envelope.namespace != NAMESPACE {
         return None;

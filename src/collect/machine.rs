@@ -5,8 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use procfs::FromRead;
-
 use crate::collect::meminfo::Meminfo;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::machine::{Dimm, Machine};
@@ -101,10 +99,12 @@ impl Topology {
     /// The number of CPUs from `/proc/stat`, which every architecture has; what they make up from sysfs where it shows
     /// all of them, else from `/proc/cpuinfo`.
     fn read(proc: &Path, sys: &Path) -> Self {
-        let stat = std::fs::read_to_string(proc.join("stat")).unwrap_or_default();
+        let read = |name: &str| std::fs::read(proc.join(name)).unwrap_or_default();
+        let stat = read("stat");
+        let stat = String::from_utf8_lossy(&stat);
         let online = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count() as u64;
         let from_sysfs = Self::from_sysfs(sys);
-        let found = if from_sysfs.cores == Some(online) { from_sysfs } else { Self::from_cpuinfo(proc) };
+        let found = if from_sysfs.cores == Some(online) { from_sysfs } else { Self::from_cpuinfo(&read("cpuinfo")) };
         Self { cores: (online > 0).then_some(online), ..found }
     }
 
@@ -133,15 +133,24 @@ impl Topology {
         }
     }
 
-    fn from_cpuinfo(proc: &Path) -> Self {
-        let Ok(info) = procfs::CpuInfo::from_file(proc.join("cpuinfo")) else { return Self::default() };
+    /// One block of lines for each CPU. Not by the `procfs` crate: it panics on an empty file, and takes what is the same
+    /// for all CPUs away from each.
+    ///
+    /// ```text
+    /// physical id\t: 0
+    /// core id\t\t: 1
+    /// ```
+    fn from_cpuinfo(content: &[u8]) -> Self {
         let mut sockets = BTreeSet::new();
         let mut physical = BTreeSet::new();
-        for cpu in &info.cpus {
-            if let Some(socket) = cpu.get("physical id") {
-                sockets.insert(socket);
-                physical.extend(cpu.get("core id").map(|core| (socket, core)));
-            }
+        for cpu in String::from_utf8_lossy(content).split("\n\n") {
+            let value = |wanted: &str| {
+                let mut pairs = cpu.lines().filter_map(|line| line.split_once(':'));
+                pairs.find(|(key, _)| key.trim() == wanted).map(|(_, value)| value.trim().to_owned())
+            };
+            let Some(socket) = value("physical id") else { continue };
+            physical.extend(value("core id").map(|core| (socket.clone(), core)));
+            sockets.insert(socket);
         }
         let some = |count: usize| (count > 0).then_some(count as u64);
         Self { physical_cores: some(physical.len()), sockets: some(sockets.len()), ..Self::default() }
@@ -167,4 +176,28 @@ fn dimms(sys: &Path) -> Vec<Dimm> {
         }
     }
     by_kind.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_socket_is_counted_from_cpuinfo() {
+        let cpu = |number: u32, core: u32| format!("processor\t: {number}\nphysical id\t: 0\ncore id\t\t: {core}\n\n");
+        let four = [cpu(0, 0), cpu(1, 0), cpu(2, 1), cpu(3, 1)].concat();
+        let topology = Topology::from_cpuinfo(four.as_bytes());
+        assert_eq!((topology.sockets, topology.physical_cores), (Some(1), Some(2)));
+        let two = [cpu(0, 0), cpu(1, 0).replace("id\t: 0", "id\t: 1")].concat();
+        let topology = Topology::from_cpuinfo(two.as_bytes());
+        assert_eq!((topology.sockets, topology.physical_cores), (Some(2), Some(2)));
+    }
+
+    #[test]
+    fn an_empty_cpuinfo_is_no_panic() {
+        for content in ["", "\n\n", "processor\t: 0\n", "physical id"] {
+            let topology = Topology::from_cpuinfo(content.as_bytes());
+            assert_eq!((topology.sockets, topology.physical_cores), (None, None), "{content:?}");
+        }
+    }
 }

@@ -11,10 +11,10 @@ mod filesystem;
 pub mod held;
 pub mod kata;
 mod machine;
-mod meminfo;
+pub mod meminfo;
 pub mod network;
 pub mod oom;
-mod process;
+pub mod process;
 mod procs;
 pub mod writable_layer;
 

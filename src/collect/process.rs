@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use procfs::FromRead;
-use procfs::process::{LimitValue, Limits};
-
+use crate::collect::cgroup::parse;
 use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::inventory::{Inventory, Kind, Subject};
@@ -39,11 +37,22 @@ impl Processes {
 
     fn max_open_files(&mut self, subject: &Subject) -> Option<Limit> {
         let pid = self.first_of(subject)?;
-        let limits = Limits::from_file(self.procs.proc().join(pid.to_string()).join("limits")).ok()?;
-        Some(match limits.max_open_files.soft_limit {
-            LimitValue::Unlimited => Limit::Max,
-            LimitValue::Value(files) => Limit::At(files),
-        })
+        max_open_files(&std::fs::read(self.procs.proc().join(pid.to_string()).join("limits")).ok()?)
+    }
+}
+
+/// The soft limit of one line of `/proc/<pid>/limits`; `None` when the file has no such line, or another word there. Not
+/// by the `procfs` crate, whose parser panics on lines of fewer than three words.
+///
+/// ```text
+/// Max open files            1024                 1048576              files
+/// ```
+pub fn max_open_files(content: &[u8]) -> Option<Limit> {
+    let mut lines = content.split(|byte| *byte == b'\n');
+    let limits = lines.find_map(|line| line.strip_prefix(b"Max open files "))?;
+    match limits.split(|byte| byte.is_ascii_whitespace()).find(|word| !word.is_empty())? {
+        b"unlimited" => Some(Limit::Max),
+        files => parse::number(files).map(Limit::At),
     }
 }
 
@@ -77,5 +86,27 @@ impl Collector for Processes {
     fn forget(&mut self, inventory: &Inventory) {
         let live: std::collections::HashSet<&str> = inventory.subjects.iter().map(|subject| subject.key()).collect();
         self.known.retain(|key, _| live.contains(key.as_str()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_lines_of_limits_are_no_panic() {
+        assert_eq!(max_open_files(b""), None);
+        assert_eq!(max_open_files(b"Max open files\n"), None);
+        assert_eq!(max_open_files(b"x\nMax open files            \n"), None);
+        assert_eq!(max_open_files(b"Max open files            many   1  files\n"), None);
+    }
+
+    #[test]
+    fn the_soft_limit_is_a_number_or_none() {
+        let limits = b"Limit                     Soft Limit           Hard Limit           Units     \n\
+            Max processes             63000                63000                processes \n\
+            Max open files            1024                 1048576              files     \n";
+        assert_eq!(max_open_files(limits), Some(Limit::At(1024)));
+        assert_eq!(max_open_files(b"Max open files            unlimited  unlimited  files\n"), Some(Limit::Max));
     }
 }

@@ -8,7 +8,7 @@ pub mod assemble;
 pub mod cgroup_path;
 pub mod cgroups;
 mod kata_roots;
-mod runtime_view;
+pub mod runtime_view;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

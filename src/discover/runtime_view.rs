@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use futures_util::stream::{self, StreamExt};
 use k8s_cri::v1::{
-    ContainerState as CriContainerState, LinuxContainerResources, NamespaceMode, PodSandboxState,
-    PodSandboxStatusResponse,
+    Container as CriContainer, ContainerState as CriContainerState, ContainerStatus, LinuxContainerResources,
+    NamespaceMode, PodSandbox, PodSandboxState, PodSandboxStatusResponse,
 };
 use serde::Deserialize;
 
@@ -100,8 +100,14 @@ impl RuntimeView {
                 RuntimeVersion { name: reply.runtime_name, version: reply.runtime_version }
             }
         };
-        let listed = cri.sandboxes().await?;
-        let containers = cri.containers().await?;
+        let mut view = self.listed(version, cri.sandboxes().await?, cri.containers().await?);
+        view.fill_details(cri).await;
+        Ok(view)
+    }
+
+    /// The view by what the runtime lists now, details taken over from this one. A container of a sandbox that is not
+    /// listed is left out.
+    pub fn listed(&self, version: RuntimeVersion, listed: Vec<PodSandbox>, containers: Vec<CriContainer>) -> Self {
         let mut sandboxes: HashMap<SandboxId, KnownSandbox> = HashMap::with_capacity(listed.len());
         for listed in listed {
             let id = SandboxId::from(listed.id.as_str());
@@ -114,9 +120,7 @@ impl RuntimeView {
             let before = known.and_then(|known| known.containers.iter().find(|c| c.public.id.as_str() == listed.id));
             sandbox.containers.push(KnownContainer::from_list(listed, before));
         }
-        let mut view = Self { version: Some(version), sandboxes };
-        view.fill_details(cri).await;
-        Ok(view)
+        Self { version: Some(version), sandboxes }
     }
 
     /// Asks for every status that is missing or out of date.
@@ -140,7 +144,7 @@ impl RuntimeView {
 }
 
 impl KnownSandbox {
-    fn from_list(listed: k8s_cri::v1::PodSandbox, detail: Option<SandboxDetail>) -> Self {
+    fn from_list(listed: PodSandbox, detail: Option<SandboxDetail>) -> Self {
         let metadata = listed.metadata.unwrap_or_default();
         let state = match PodSandboxState::try_from(listed.state) {
             Ok(PodSandboxState::SandboxReady) => SandboxState::Ready,
@@ -168,7 +172,8 @@ impl KnownSandbox {
 }
 
 impl SandboxDetail {
-    fn from_status(reply: &PodSandboxStatusResponse) -> Self {
+    /// From the answer to a verbose status call.
+    pub fn from_status(reply: &PodSandboxStatusResponse) -> Self {
         let info: VerboseInfo =
             reply.info.get("info").and_then(|info| serde_json::from_str(info).ok()).unwrap_or_default();
         let namespaces =
@@ -182,7 +187,7 @@ impl SandboxDetail {
 }
 
 impl KnownContainer {
-    fn from_list(listed: k8s_cri::v1::Container, before: Option<&Self>) -> Self {
+    fn from_list(listed: CriContainer, before: Option<&Self>) -> Self {
         let metadata = listed.metadata.unwrap_or_default();
         let state = match CriContainerState::try_from(listed.state) {
             Ok(CriContainerState::ContainerCreated) => ContainerState::Created,
@@ -222,7 +227,13 @@ impl KnownContainer {
                 return;
             }
         };
-        let Some(status) = reply.status else { return };
+        if let Some(status) = reply.status {
+            self.detail(status);
+        }
+    }
+
+    /// Takes what only its status tells.
+    pub fn detail(&mut self, status: ContainerStatus) {
         // The list names the image by digest; the status has the reference that the pod asked for.
         let reference = status.image.map(|image| image.image).unwrap_or_default();
         if !reference.is_empty() {

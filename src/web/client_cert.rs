@@ -102,7 +102,7 @@ impl ClientCertVerifier for AnyCertificate {
 
 /// Takes certificates that another verifier takes and that have one of these names, to the letter.
 #[derive(Debug)]
-struct NamedClients {
+pub struct NamedClients {
     inner: Arc<dyn ClientCertVerifier>,
     names: Vec<String>,
     addresses: Vec<IpAddr>,
@@ -114,7 +114,8 @@ struct NamedClients {
 struct NotNamed;
 
 impl NamedClients {
-    fn new(inner: Arc<dyn ClientCertVerifier>, allowed: &[String]) -> Result<Self, String> {
+    /// On top of that verifier.
+    pub fn new(inner: Arc<dyn ClientCertVerifier>, allowed: &[String]) -> Result<Self, String> {
         if allowed.iter().any(|name| name.contains('@') && !name.contains("://")) {
             return Err("client_allowed_sans: e-mail addresses cannot be checked, only DNS names, IP addresses and \
                         URIs"
@@ -124,7 +125,8 @@ impl NamedClients {
         Ok(Self { inner, names: allowed.to_vec(), addresses })
     }
 
-    fn is_named(&self, certificate: &webpki::EndEntityCert<'_>) -> bool {
+    /// Whether a certificate has one of the names.
+    pub fn is_named(&self, certificate: &webpki::EndEntityCert<'_>) -> bool {
         let listed = |name: &str| self.names.iter().any(|allowed| allowed == name);
         let addressed = |address: &IpAddr| {
             certificate.verify_is_valid_for_subject_name(&ServerName::IpAddress((*address).into())).is_ok()

@@ -9,19 +9,19 @@
 //! [`Web::admit`] for each request. What may be read without credentials stands in [`HEALTH_PATHS`] and nowhere else;
 //! everything else, known or not, needs them as soon as there are any.
 
+pub mod client_cert;
 pub mod credentials;
 pub mod file;
 pub mod kubernetes;
 pub mod policy;
 pub mod probe;
+pub mod rate;
 pub mod secret;
+pub mod tls;
 
-mod client_cert;
 mod gate;
 mod password;
-mod rate;
 mod remembered;
-mod tls;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};

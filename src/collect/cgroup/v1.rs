@@ -297,7 +297,8 @@ fn entry(devices: &mut Vec<DeviceIo>, number: DeviceNumber) -> &mut DeviceIo {
     &mut devices[index]
 }
 
-fn add_bytes(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), parse::ParseError> {
+/// Adds what `blkio.throttle.io_service_bytes` or its like says.
+pub fn add_bytes(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), parse::ParseError> {
     for found in parse::blkio(text)? {
         let device = entry(devices, found.number);
         let bytes = Bytes(found.value);
@@ -321,7 +322,8 @@ fn set_other(device: &mut DeviceIo, operation: &'static str, bytes: Bytes) {
     }
 }
 
-fn add_operations(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), parse::ParseError> {
+/// Adds what `blkio.throttle.io_serviced` or its like says.
+pub fn add_operations(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), parse::ParseError> {
     for found in parse::blkio(text)? {
         let device = entry(devices, found.number);
         match found.operation {

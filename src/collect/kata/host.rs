@@ -7,7 +7,7 @@
 //! Everything here blocks on file reads: call it off the async workers.
 
 mod cgroups;
-mod parse;
+pub mod parse;
 mod process;
 mod table;
 #[cfg(test)]

@@ -8,7 +8,7 @@ pub mod agent;
 mod allowance;
 pub mod cloud_hypervisor;
 mod devices;
-mod exposition;
+pub mod exposition;
 #[cfg(test)]
 mod fixtures;
 pub mod gate;
@@ -17,7 +17,7 @@ pub mod host;
 mod host_pass;
 mod json;
 mod network_choice;
-mod passthrough;
+pub mod passthrough;
 mod probe;
 mod rest;
 mod round;

@@ -5,7 +5,7 @@
 //! permission: nobody passes while the API server does not answer, unless it has allowed them a moment ago.
 
 mod client;
-mod review;
+pub mod review;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -27,6 +27,7 @@ pub fn find(byte: u8, text: &[u8]) -> Option<usize> {
 /// A label's value as it stands between the quotes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quoted<'a> {
+    /// The bytes between the quotes.
     pub text: &'a [u8],
     /// It has backslashes to be taken out.
     pub escaped: bool,
@@ -60,6 +61,7 @@ impl<'a> Quoted<'a> {
 
 /// The labels that facts are told apart by; others are skipped.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "named after the labels")]
 pub struct Labels<'a> {
     pub item: Option<Quoted<'a>>,
     pub cpu: Option<Quoted<'a>>,
@@ -72,7 +74,9 @@ pub struct Labels<'a> {
 /// What follows a metric's name.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'a> {
+    /// Those that are known.
     pub labels: Labels<'a>,
+    /// As it is written.
     pub value: &'a [u8],
 }
 

@@ -10,21 +10,24 @@ use crate::model::units::Bytes;
 /// 228 (cloud-hyperviso) S 219 218 0 0 -1 4194560 45626 0 171 0 1949 1271 0 0 20 0 9 0 2887 1243303936 …
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat<'a> {
+pub struct Stat<'a> {
     /// Name, cut to 15 characters for user processes. It may hold any character, parentheses and blanks among them.
-    pub(super) comm: &'a [u8],
+    pub comm: &'a [u8],
     /// `Z` for a process that has ended and was not waited for.
-    pub(super) state: u8,
-    pub(super) parent: u32,
+    pub state: u8,
+    /// Parent's pid.
+    pub parent: u32,
     /// `utime` and `stime` of all threads, those that have ended included.
-    pub(super) ticks: u64,
-    pub(super) threads: u64,
+    pub ticks: u64,
+    /// How many it has.
+    pub threads: u64,
     /// When it was started, in ticks since boot: with the pid, who it is.
-    pub(super) start: u64,
+    pub start: u64,
 }
 
 impl<'a> Stat<'a> {
-    pub(super) fn parse(content: &'a [u8]) -> Result<Self, ParseError> {
+    /// Parses the file.
+    pub fn parse(content: &'a [u8]) -> Result<Self, ParseError> {
         Self::find(content).ok_or(ParseError("stat"))
     }
 
@@ -50,14 +53,18 @@ impl<'a> Stat<'a> {
 /// What is wanted of `/proc/<pid>/status`: `VmRSS:` and `192908 kB` behind a tab. Processes without memory of their own
 /// have none of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Status {
-    pub(super) resident: Option<Bytes>,
-    pub(super) anon: Option<Bytes>,
-    pub(super) shmem: Option<Bytes>,
+pub struct Status {
+    /// `VmRSS`
+    pub resident: Option<Bytes>,
+    /// `RssAnon`
+    pub anon: Option<Bytes>,
+    /// `RssShmem`
+    pub shmem: Option<Bytes>,
 }
 
 impl Status {
-    pub(super) fn parse(content: &[u8]) -> Result<Self, ParseError> {
+    /// Parses the file.
+    pub fn parse(content: &[u8]) -> Result<Self, ParseError> {
         let mut status = Self::default();
         for line in content.split(|byte| *byte == b'\n') {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
@@ -77,13 +84,16 @@ impl Status {
 
 /// What is wanted of `/proc/<pid>/io`: `read_bytes: 47120384`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Io {
-    pub(super) read: u64,
-    pub(super) written: u64,
+pub struct Io {
+    /// `read_bytes`
+    pub read: u64,
+    /// `write_bytes`
+    pub written: u64,
 }
 
 impl Io {
-    pub(super) fn parse(content: &[u8]) -> Result<Self, ParseError> {
+    /// Parses the file.
+    pub fn parse(content: &[u8]) -> Result<Self, ParseError> {
         let (mut read, mut written) = (None, None);
         for (key, value) in parse::keyed(content) {
             match key {
@@ -100,7 +110,7 @@ impl Io {
 }
 
 /// `memory.stat` of cgroup v2. `kernel` came with 5.18; before, its parts make it up as far as the kernel tells them.
-pub(super) fn memory_v2(content: &[u8]) -> Result<HostMemory, ParseError> {
+pub fn memory_v2(content: &[u8]) -> Result<HostMemory, ParseError> {
     let (mut anon, mut shmem, mut kernel) = (None, None, None);
     let mut parts = None;
     for (key, value) in parse::keyed(content) {
@@ -120,7 +130,7 @@ pub(super) fn memory_v2(content: &[u8]) -> Result<HostMemory, ParseError> {
 }
 
 /// `memory.stat` of cgroup v1, child cgroups included. Kernel memory is a file of its own there.
-pub(super) fn memory_v1(content: &[u8]) -> Result<HostMemory, ParseError> {
+pub fn memory_v1(content: &[u8]) -> Result<HostMemory, ParseError> {
     let mut memory = HostMemory::default();
     for (key, value) in parse::keyed(content) {
         let bytes = |name| parse::number(value).map(Bytes).ok_or(ParseError(name));
