@@ -158,6 +158,11 @@ impl Reader {
         parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
     ) -> Result<Option<T>, Vanished> {
         match self.fill(held, dir, name) {
+            // A number that lacks its end is another number.
+            Ok(true) if !ends_a_line(&self.buffer[..self.filled]) => {
+                self.note(&dir.join(name), &"cut short");
+                Ok(None)
+            }
             Ok(true) => match parse(&self.buffer[..self.filled]) {
                 Ok(fact) => Ok(Some(fact)),
                 Err(error) => {
@@ -209,6 +214,11 @@ impl Reader {
         }
         Ok(true)
     }
+}
+
+/// Every kernel file read here is made of whole lines.
+fn ends_a_line(content: &[u8]) -> bool {
+    content.last().is_none_or(|last| *last == b'\n')
 }
 
 /// Reads a kernel file from its start, however often it was read before; gives the length.
@@ -263,6 +273,16 @@ mod tests {
     fn where_few_files_may_be_open_hardly_any_is_held() {
         let shares = [Some(20), Some(64), Some(100), Some(1024), Some(1 << 20), None].map(Budget::share_of);
         assert_eq!(shares, [0, 8, 44, 512, MAX_HELD, MAX_HELD]);
+    }
+
+    #[test]
+    fn a_number_without_its_end_is_no_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut reader = Reader::new(Budget::new(8));
+        std::fs::write(dir.path().join("memory.current"), "335").unwrap();
+        let single = |b: &[u8]| parse::single(b, "x");
+        assert_eq!(reader.parse(&mut HeldFile::default(), dir.path(), "memory.current", single), Ok(None));
+        assert!(reader.take_fault().unwrap().ends_with("memory.current: cut short"));
     }
 
     #[test]
