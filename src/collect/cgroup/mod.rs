@@ -153,7 +153,8 @@ impl Cgroups {
             spec.memory_limit = meminfo.total.map(|bytes| Limit::At(bytes.0));
             spec.memory_swap_limit = meminfo.swap_total.map(|bytes| Limit::At(bytes.0));
         }
-        usage.start_time = self.roots.boot_time().or(usage.start_time);
+        // The root's directory is not made at boot: without the boot time there is none.
+        usage.start_time = self.roots.boot_time();
     }
 }
 
