@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use procfs::FromRead;
-use procfs::process::{LimitValue, Limits};
-
+use crate::collect::cgroup::parse::number;
 use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::inventory::{Inventory, Kind, Subject};
@@ -39,11 +37,28 @@ impl Processes {
 
     fn max_open_files(&mut self, subject: &Subject) -> Option<Limit> {
         let pid = self.first_of(subject)?;
-        let limits = Limits::from_file(self.procs.proc().join(pid.to_string()).join("limits")).ok()?;
-        Some(match limits.max_open_files.soft_limit {
-            LimitValue::Unlimited => Limit::Max,
-            LimitValue::Value(files) => Limit::At(files),
-        })
+        let limits = std::fs::read(self.procs.proc().join(pid.to_string()).join("limits")).ok()?;
+        // Meanwhile the process may have ended, and its pid may have been another's.
+        if let (true, Some(cgroup)) = (pid != 1, &subject.cgroup)
+            && !self.procs.holds(cgroup.as_str(), pid)
+        {
+            return None;
+        }
+        max_open_files(&limits)
+    }
+}
+
+/// The soft limit of open files in `/proc/<pid>/limits`. Not by the `procfs` crate, whose parser panics on an empty file.
+///
+/// ```text
+/// Max open files            1024                 524288               files
+/// ```
+fn max_open_files(content: &[u8]) -> Option<Limit> {
+    let mut lines = content.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    let values = lines.find_map(|line| line.strip_prefix(b"Max open files"))?;
+    match values.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())? {
+        b"unlimited" => Some(Limit::Max),
+        files => number(files).map(Limit::At),
     }
 }
 
@@ -77,5 +92,25 @@ impl Collector for Processes {
     fn forget(&mut self, inventory: &Inventory) {
         let live: std::collections::HashSet<&str> = inventory.subjects.iter().map(|subject| subject.key()).collect();
         self.known.retain(|key, _| live.contains(key.as_str()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_or_none() {
+        let line = |values: &str| {
+            format!("Limit  Soft Limit\nMax processes  63000  63000  processes\nMax open files {values}")
+        };
+        let parse = |values: &str| max_open_files(line(values).as_bytes());
+        assert_eq!(parse("           1024                 524288               files     \n"), Some(Limit::At(1024)));
+        assert_eq!(parse(" unlimited  unlimited  files\n"), Some(Limit::Max));
+        for malformed in ["", "\n", " x  1  files\n", " 10", " -1 2 files\n"] {
+            assert_eq!(parse(malformed), None, "{malformed:?}");
+        }
+        assert_eq!(max_open_files(b""), None);
+        assert_eq!(max_open_files(&[0xff; 4096]), None);
     }
 }
