@@ -159,7 +159,7 @@ impl Reader {
     ) -> Result<Option<T>, Vanished> {
         match self.fill(held, dir, name) {
             // A number that lacks its end is another number.
-            Ok(true) if !ends_a_line(&self.buffer[..self.filled]) => {
+            Ok(true) if !ends_a_line(name, &self.buffer[..self.filled]) => {
                 self.note(&dir.join(name), &"cut short");
                 Ok(None)
             }
@@ -216,9 +216,9 @@ impl Reader {
     }
 }
 
-/// Every kernel file read here is made of whole lines.
-fn ends_a_line(content: &[u8]) -> bool {
-    content.last().is_none_or(|last| *last == b'\n')
+/// Every kernel file read here is made of whole lines, but `io.stat`, whose last line some kernels do not end.
+fn ends_a_line(name: &str, content: &[u8]) -> bool {
+    name == "io.stat" || content.last().is_none_or(|last| *last == b'\n')
 }
 
 /// Reads a kernel file from its start, however often it was read before; gives the length.
