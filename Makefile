@@ -16,7 +16,7 @@ CARGO_DEB := 3.8.0
 # checks of the package, its manual page and its unit, and the library behind system call filters.
 BUILD_PACKAGES := protobuf-compiler
 DEMO_PACKAGES := iproute2 util-linux
-TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static prometheus victoria-metrics openssl python3 python3-venv
+TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static libfaketime prometheus victoria-metrics openssl python3 python3-venv
 FUZZ_PACKAGES := g++ python3
 PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2
 

@@ -128,7 +128,9 @@ impl CriError {
     fn breaks_connection(&self) -> bool {
         match self {
             Self::Call { status, .. } => {
-                matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled)
+                let silent = [Code::Unavailable, Code::DeadlineExceeded, Code::Unknown, Code::Cancelled];
+                // A status with a cause is not the runtime's: what came was no answer of its protocol.
+                silent.contains(&status.code()) || std::error::Error::source(&**status).is_some()
             }
             _ => true,
         }

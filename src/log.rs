@@ -47,9 +47,10 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// The filter, with the web server's own words about its workers kept out unless asked for.
+/// The filter, with the web server's own words about its workers kept out unless asked for, and about its clients: each
+/// of them could fill the log with errors that are not ours.
 fn with_quiet_server(filter: &str) -> String {
-    if filter.contains("actix") { filter.to_owned() } else { format!("{filter},actix_server=warn") }
+    if filter.contains("actix") { filter.to_owned() } else { format!("{filter},actix_server=warn,actix_http=off") }
 }
 
 /// Sends the process's log lines to standard error from now on.

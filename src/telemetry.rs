@@ -25,6 +25,10 @@ pub struct Telemetry {
     pub http_requests: IntCounterVec,
     /// Requests being answered.
     pub http_in_flight: IntGauge,
+    /// Connections of clients.
+    pub http_connections: IntGauge,
+    /// Connections that were closed on a client that would have kept them, by reason.
+    pub http_connections_closed: IntCounterVec,
     /// 1 when the last reload of every [`Part`] of the configuration was taken; set by [`Telemetry::note_reload`].
     pub reload_successful: IntGauge,
     /// The part whose last reload was not taken, by [`Part`].
@@ -152,6 +156,14 @@ impl Telemetry {
                 &["handler", "code"],
             )?,
             http_in_flight: IntGauge::new("kata_pulse_http_requests_in_flight", "HTTP requests being answered.")?,
+            http_connections: IntGauge::new("kata_pulse_http_connections", "Connections of HTTP clients.")?,
+            http_connections_closed: IntCounterVec::new(
+                Opts::new(
+                    "kata_pulse_http_connections_closed_total",
+                    "Connections closed to make room (full), or because the client did not read its answer (unread).",
+                ),
+                &["reason"],
+            )?,
             reload_successful: IntGauge::new(
                 "kata_pulse_config_last_reload_successful",
                 "Whether the last reload of the configuration and of the web configuration was taken.",
@@ -180,6 +192,9 @@ impl Telemetry {
             monitor: Monitor::new()?,
             registry,
         };
+        for reason in ["full", "unread"] {
+            telemetry.http_connections_closed.with_label_values(&[reason]);
+        }
         let build = GaugeVec::new(
             Opts::new("kata_pulse_build_info", "Version and build of this agent; always 1."),
             &["version", "revision", "rustversion", "os", "arch"],
@@ -202,10 +217,12 @@ impl Telemetry {
     }
 
     /// What is served from the start.
-    fn always(&self) -> [Box<dyn Collector>; 8] {
+    fn always(&self) -> [Box<dyn Collector>; 10] {
         [
             Box::new(self.http_requests.clone()),
             Box::new(self.http_in_flight.clone()),
+            Box::new(self.http_connections.clone()),
+            Box::new(self.http_connections_closed.clone()),
             Box::new(self.reload_successful.clone()),
             Box::new(self.reload_time.clone()),
             Box::new(self.collections.clone()),

@@ -37,14 +37,21 @@ pub struct Budget {
 /// Most descriptors held, whatever the process may open.
 const MAX_HELD: usize = 60_000;
 
+/// Kept back before anything is held: the runtimes' own, the listeners, a few clients, and files opened for a moment.
+const KEPT_BACK: usize = 56;
+
 impl Budget {
     /// Half of what the process may open, its soft limit raised as far as it goes: the other half is for sockets.
     pub fn of_process() -> Arc<Self> {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
         let now = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
-        let half = now.current.map_or(MAX_HELD, |current| usize::try_from(current / 2).unwrap_or(MAX_HELD));
-        Self::new(half.min(MAX_HELD))
+        Self::new(Self::share_of(now.current.and_then(|current| usize::try_from(current).ok())))
+    }
+
+    /// What may be held where so many may be open.
+    fn share_of(limit: Option<usize>) -> usize {
+        limit.map_or(MAX_HELD, |limit| (limit / 2).min(limit.saturating_sub(KEPT_BACK)).min(MAX_HELD))
     }
 
     /// At most `max` descriptors.
@@ -151,6 +158,11 @@ impl Reader {
         parse: impl FnOnce(&[u8]) -> Result<T, ParseError>,
     ) -> Result<Option<T>, Vanished> {
         match self.fill(held, dir, name) {
+            // A number that lacks its end is another number.
+            Ok(true) if !ends_a_line(name, &self.buffer[..self.filled]) => {
+                self.note(&dir.join(name), &"cut short");
+                Ok(None)
+            }
             Ok(true) => match parse(&self.buffer[..self.filled]) {
                 Ok(fact) => Ok(Some(fact)),
                 Err(error) => {
@@ -204,6 +216,11 @@ impl Reader {
     }
 }
 
+/// Every kernel file read here is made of whole lines, but `io.stat`, whose last line some kernels do not end.
+fn ends_a_line(name: &str, content: &[u8]) -> bool {
+    name == "io.stat" || content.last().is_none_or(|last| *last == b'\n')
+}
+
 /// Reads a kernel file from its start, however often it was read before; gives the length.
 ///
 /// The buffer keeps its full length between reads: clearing 16 KiB costs as much as a small read.
@@ -250,6 +267,22 @@ mod tests {
         assert_eq!(budget.held(), 1);
         drop(first);
         assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn where_few_files_may_be_open_hardly_any_is_held() {
+        let shares = [Some(20), Some(64), Some(100), Some(1024), Some(1 << 20), None].map(Budget::share_of);
+        assert_eq!(shares, [0, 8, 44, 512, MAX_HELD, MAX_HELD]);
+    }
+
+    #[test]
+    fn a_number_without_its_end_is_no_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut reader = Reader::new(Budget::new(8));
+        std::fs::write(dir.path().join("memory.current"), "335").unwrap();
+        let single = |b: &[u8]| parse::single(b, "x");
+        assert_eq!(reader.parse(&mut HeldFile::default(), dir.path(), "memory.current", single), Ok(None));
+        assert!(reader.take_fault().unwrap().ends_with("memory.current: cut short"));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::collect::cgroup::parse;
+use crate::collect::cgroup::parse::number;
 use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::inventory::{Inventory, Kind, Subject};
@@ -37,22 +37,28 @@ impl Processes {
 
     fn max_open_files(&mut self, subject: &Subject) -> Option<Limit> {
         let pid = self.first_of(subject)?;
-        max_open_files(&std::fs::read(self.procs.proc().join(pid.to_string()).join("limits")).ok()?)
+        let limits = std::fs::read(self.procs.proc().join(pid.to_string()).join("limits")).ok()?;
+        // Meanwhile the process may have ended, and its pid may have been another's.
+        if let (true, Some(cgroup)) = (pid != 1, &subject.cgroup)
+            && !self.procs.holds(cgroup.as_str(), pid)
+        {
+            return None;
+        }
+        max_open_files(&limits)
     }
 }
 
-/// The soft limit of one line of `/proc/<pid>/limits`; `None` when the file has no such line, or another word there. Not
-/// by the `procfs` crate, whose parser panics on lines of fewer than three words.
+/// The soft limit of open files in `/proc/<pid>/limits`. Not by the `procfs` crate, whose parser panics on an empty file.
 ///
 /// ```text
-/// Max open files            1024                 1048576              files
+/// Max open files            1024                 524288               files
 /// ```
 pub fn max_open_files(content: &[u8]) -> Option<Limit> {
-    let mut lines = content.split(|byte| *byte == b'\n');
-    let limits = lines.find_map(|line| line.strip_prefix(b"Max open files "))?;
-    match limits.split(|byte| byte.is_ascii_whitespace()).find(|word| !word.is_empty())? {
+    let mut lines = content.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    let values = lines.find_map(|line| line.strip_prefix(b"Max open files"))?;
+    match values.split(u8::is_ascii_whitespace).find(|word| !word.is_empty())? {
         b"unlimited" => Some(Limit::Max),
-        files => parse::number(files).map(Limit::At),
+        files => number(files).map(Limit::At),
     }
 }
 
@@ -94,19 +100,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_lines_of_limits_are_no_panic() {
+    fn the_soft_limit_or_none() {
+        let line = |values: &str| {
+            format!("Limit  Soft Limit\nMax processes  63000  63000  processes\nMax open files {values}")
+        };
+        let parse = |values: &str| max_open_files(line(values).as_bytes());
+        assert_eq!(parse("           1024                 524288               files     \n"), Some(Limit::At(1024)));
+        assert_eq!(parse(" unlimited  unlimited  files\n"), Some(Limit::Max));
+        for malformed in ["", "\n", " x  1  files\n", " 10", " -1 2 files\n"] {
+            assert_eq!(parse(malformed), None, "{malformed:?}");
+        }
         assert_eq!(max_open_files(b""), None);
-        assert_eq!(max_open_files(b"Max open files\n"), None);
-        assert_eq!(max_open_files(b"x\nMax open files            \n"), None);
-        assert_eq!(max_open_files(b"Max open files            many   1  files\n"), None);
-    }
-
-    #[test]
-    fn the_soft_limit_is_a_number_or_none() {
-        let limits = b"Limit                     Soft Limit           Hard Limit           Units     \n\
-            Max processes             63000                63000                processes \n\
-            Max open files            1024                 1048576              files     \n";
-        assert_eq!(max_open_files(limits), Some(Limit::At(1024)));
-        assert_eq!(max_open_files(b"Max open files            unlimited  unlimited  files\n"), Some(Limit::Max));
+        assert_eq!(max_open_files(&[0xff; 4096]), None);
     }
 }

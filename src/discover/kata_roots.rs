@@ -5,6 +5,7 @@
 //! existing ancestor where a root is missing.
 
 use std::collections::HashMap;
+use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,10 @@ pub struct KataRoots {
     watcher: Option<RecommendedWatcher>,
     /// Directories watched now, by inode: a directory made anew is another one.
     watched: HashMap<PathBuf, u64>,
+    /// What was there at the last listing.
+    last: HashMap<String, KataDirectory>,
+    /// Roots that are there and cannot be listed.
+    unlisted: Vec<PathBuf>,
 }
 
 impl std::fmt::Debug for KataRoots {
@@ -57,7 +62,8 @@ impl KataRoots {
             .inspect_err(|error| tracing::warn!(%error, "Kata sandboxes are not watched, only listed now and then"))
             .ok();
         let roots = [(KataRuntime::Go, run_dir.join("vc/sbs")), (KataRuntime::Rs, run_dir.join("kata"))];
-        Self { roots, watcher, watched: HashMap::new() }
+        let (watched, last, unlisted) = Default::default();
+        Self { roots, watcher, watched, last, unlisted }
     }
 
     /// The sandboxes that are there now, by id. Arms the watch first, so that nothing slips in between.
@@ -73,16 +79,25 @@ impl KataRoots {
             wanted = nearer;
         }
         let mut found = HashMap::new();
-        for (runtime, root) in &self.roots {
-            for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-                let Ok(id) = entry.file_name().into_string() else { continue };
-                let path = entry.path();
-                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                if is_directory && id.len() <= MAX_ID && (is_container_id(&id) || path.join(MONITOR_SOCKET).exists()) {
-                    found.insert(id, KataDirectory { runtime: *runtime, path });
+        for (runtime, root) in self.roots.clone() {
+            match std::fs::read_dir(&root) {
+                Ok(entries) => {
+                    self.unlisted.retain(|unlisted| *unlisted != root);
+                    found.extend(entries.flatten().filter_map(|entry| sandbox(runtime, &entry)));
+                }
+                Err(error) if is_absent(&error) => self.unlisted.retain(|unlisted| *unlisted != root),
+                Err(error) => {
+                    // Nothing says that the sandboxes are gone: what was there is the better guess.
+                    let known = self.last.iter().filter(|(_, directory)| directory.runtime == runtime);
+                    found.extend(known.map(|(id, directory)| (id.clone(), directory.clone())));
+                    if !self.unlisted.contains(&root) {
+                        tracing::warn!(root = %root.display(), %error, "Kata sandboxes cannot be listed, will retry");
+                        self.unlisted.push(root);
+                    }
                 }
             }
         }
+        self.last.clone_from(&found);
         found
     }
 
@@ -116,6 +131,20 @@ impl KataRoots {
             }
         }
     }
+}
+
+/// The sandbox that a directory below a root is, if it is one.
+fn sandbox(runtime: KataRuntime, entry: &DirEntry) -> Option<(String, KataDirectory)> {
+    let id = entry.file_name().into_string().ok()?;
+    let path = entry.path();
+    let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let is_sandbox = is_directory && id.len() <= MAX_ID && (is_container_id(&id) || path.join(MONITOR_SOCKET).exists());
+    is_sandbox.then_some((id, KataDirectory { runtime, path }))
+}
+
+/// There is no such directory: no sandbox of this runtime either.
+fn is_absent(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
 fn nearest_existing(path: &Path) -> PathBuf {

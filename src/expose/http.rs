@@ -1,14 +1,16 @@
 //! The routes. Handed a [`SnapshotSource`], it knows no collector, does no reading, and only encodes.
 
+mod connections;
 mod guard;
+mod in_flight;
 mod kata;
 mod listen;
+mod pieces;
 
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_server::Server;
@@ -16,9 +18,13 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::{StatusCode, header};
 use actix_web::middleware::{Next, from_fn};
-use actix_web::web::{self, Data};
+use actix_web::web::{self, Bytes, Data};
 use actix_web::{App, HttpRequest, HttpResponse, ResponseError};
 
+use self::connections::{Connection, Connections};
+use self::in_flight::InFlight;
+use self::listen::Door;
+use self::pieces::Pieces;
 use crate::expose::negotiate;
 use crate::expose::page::{Key, Pages};
 use crate::expose::sandboxes;
@@ -29,12 +35,6 @@ use crate::model::inventory::{Inventory, Runtime};
 use crate::model::snapshot::{Snapshot, SnapshotSource};
 use crate::telemetry::Telemetry;
 use crate::web::{HEALTH_PATHS, Web};
-
-/// Requests answered at once; the next one is told to come back.
-const MAX_IN_FLIGHT: usize = 40;
-
-/// Connections held at once, per worker.
-const MAX_CONNECTIONS: usize = 256;
 
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,13 +67,13 @@ pub struct Routes {
     pub telemetry: Arc<Telemetry>,
     /// Knows who may come in.
     pub web: Arc<Web>,
-    in_flight: AtomicUsize,
+    in_flight: InFlight,
 }
 
 impl Routes {
     /// Routes over a source.
     pub fn new(source: Arc<dyn SnapshotSource>, pages: Arc<Pages>, telemetry: Arc<Telemetry>, web: Arc<Web>) -> Self {
-        Self { source, pages, telemetry, web, in_flight: AtomicUsize::new(0) }
+        Self { source, pages, telemetry, web, in_flight: InFlight::default() }
     }
 }
 
@@ -107,6 +107,7 @@ pub struct Bound {
 /// Binds the addresses; the server runs when awaited.
 pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), ListenError> {
     let web = Arc::clone(&routes.web);
+    let connections = Connections::new(Arc::clone(&routes.telemetry));
     let routes = Data::new(routes);
     let everything = {
         let routes = routes.clone();
@@ -132,7 +133,8 @@ pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), List
     };
     let mut server = Server::build()
         .workers(2)
-        .max_concurrent_connections(MAX_CONNECTIONS)
+        // A worker that is full makes the server stop accepting, for health as well: the limit that counts makes room.
+        .max_concurrent_connections(connections.max() * 2)
         .shutdown_timeout(SHUTDOWN_SECS)
         .disable_signals();
     let mut bound = Bound { all: Vec::new(), health: Vec::new() };
@@ -141,14 +143,16 @@ pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), List
         for socket in listen::bind(address).map_err(failed)? {
             bound.all.push(socket.local_addr().map_err(failed)?);
             let tls = web.is_tls().then(|| Arc::clone(&web));
-            server = listen::add(server, socket, everything.clone(), tls).map_err(failed)?;
+            let door = Door { connections: Arc::clone(&connections), tls };
+            server = listen::add(server, socket, everything.clone(), door).map_err(failed)?;
         }
     }
     if let Some(address) = listen.health {
         let failed = |source| ListenError { address: address.to_owned(), setting: "health-listen-address", source };
         for socket in listen::bind(address).map_err(failed)? {
             bound.health.push(socket.local_addr().map_err(failed)?);
-            server = listen::add(server, socket, health_alone.clone(), None).map_err(failed)?;
+            let door = Door { connections: Arc::clone(&connections), tls: None };
+            server = listen::add(server, socket, health_alone.clone(), door).map_err(failed)?;
         }
     }
     Ok((server.run(), bound))
@@ -207,11 +211,13 @@ async fn not_found() -> Result<HttpResponse, Refusal> {
     Err(Refusal::new(StatusCode::NOT_FOUND, "no such path; / lists them"))
 }
 
-/// Counts requests by handler and status, those that are refused included.
+/// Counts requests by handler and status, those that are refused included. Their connections do not make way for others.
 async fn count(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let connection = request.conn_data::<Arc<Connection>>().cloned();
+    let _answering = connection.map(|connection| connection.answering(has_body(&request)));
     let routes = request.app_data::<Data<Routes>>().cloned();
     let handler = request.match_pattern().unwrap_or_else(|| "other".to_owned());
     let response = next.call(request).await?;
@@ -220,6 +226,12 @@ async fn count(
         routes.telemetry.http_requests.with_label_values(&[handler.as_str(), code.as_str()]).inc();
     }
     Ok(response)
+}
+
+/// A request with a body that nobody reads: no path here wants one.
+fn has_body(request: &ServiceRequest) -> bool {
+    let headers = request.headers();
+    headers.contains_key(header::TRANSFER_ENCODING) || headers.contains_key(header::CONTENT_LENGTH)
 }
 
 /// Refuses more requests at once than can be answered. Health paths are never refused: being busy is no reason to be
@@ -232,23 +244,28 @@ async fn limit(
         return next.call(request).await.map(ServiceResponse::map_into_left_body);
     };
     let health = request.match_pattern().is_some_and(|pattern| HEALTH_PATHS.contains(&pattern.as_str()));
-    let before = routes.in_flight.fetch_add(1, Ordering::Relaxed);
-    let _landed = Landed(&routes);
-    routes.telemetry.http_in_flight.inc();
-    if before >= MAX_IN_FLIGHT && !health {
+    let client = request.peer_addr().map(|address| address.ip());
+    let Some(_place) = routes.in_flight.enter(client, health) else {
         let refused = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests in flight");
         return Ok(request.into_response(refused.error_response()).map_into_right_body());
-    }
+    };
+    let _counted = Counted::new(&routes.telemetry);
     Ok(next.call(request).await?.map_into_left_body())
 }
 
-/// Gives back a request's place, also when the client went away while it was answered.
-struct Landed<'a>(&'a Routes);
+/// Counts a request for as long as it is answered.
+struct Counted<'a>(&'a Telemetry);
 
-impl Drop for Landed<'_> {
+impl<'a> Counted<'a> {
+    fn new(telemetry: &'a Telemetry) -> Self {
+        telemetry.http_in_flight.inc();
+        Self(telemetry)
+    }
+}
+
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.telemetry.http_in_flight.dec();
+        self.0.http_in_flight.dec();
     }
 }
 
@@ -313,14 +330,14 @@ async fn exposition(
 }
 
 /// An exposition with its headers.
-fn exposed(format: Format, gzip: bool, body: impl MessageBody + 'static) -> HttpResponse {
+fn exposed(format: Format, gzip: bool, body: impl Into<Bytes>) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.insert_header((header::CONTENT_TYPE, format.content_type()));
     response.insert_header((header::VARY, "Accept, Accept-Encoding"));
     if gzip {
         response.insert_header((header::CONTENT_ENCODING, "gzip"));
     }
-    response.body(body)
+    response.body(Pieces::of(body.into()))
 }
 
 /// The sandbox that a full id or a unique prefix names.

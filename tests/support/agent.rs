@@ -65,11 +65,35 @@ impl Agent {
         agent
     }
 
+    /// The same, started by another program that becomes it: `setpriv` with its options, or `sh -c` with a script that
+    /// ends in `exec "$0" "$@"`.
+    #[track_caller]
+    pub fn start_by<S: AsRef<OsStr>>(
+        launcher: &[&str],
+        environment: &[(&str, &str)],
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let agent = Self::launch(launcher, environment, arguments);
+        agent.wait_until("/readyz answers 200", PATIENCE, || agent.get("/readyz").status == 200);
+        agent
+    }
+
     /// The same, waiting only until it listens: for who must ask in another way whether it is ready.
     #[track_caller]
     pub fn launch_in<S: AsRef<OsStr>>(environment: &[(&str, &str)], arguments: impl IntoIterator<Item = S>) -> Self {
+        Self::launch(&[], environment, arguments)
+    }
+
+    #[track_caller]
+    fn launch<S: AsRef<OsStr>>(
+        launcher: &[&str],
+        environment: &[(&str, &str)],
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Self {
         let log = Log::new();
-        let child = Command::new(env!("CARGO_BIN_EXE_kata-pulse"))
+        let words: Vec<&str> = launcher.iter().copied().chain([env!("CARGO_BIN_EXE_kata-pulse")]).collect();
+        let child = Command::new(words[0])
+            .args(&words[1..])
             .args(["--listen-address", "127.0.0.1:0"])
             .args(arguments)
             .env_clear()
@@ -98,6 +122,21 @@ impl Agent {
     /// The agent's process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Processor time that the agent has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the agent lives");
+        let (_, fields) = stat.rsplit_once(") ").expect("a name in brackets");
+        let ticks = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks"));
+        Duration::from_millis(ticks.sum::<u64>() * 10)
+    }
+
+    /// Bytes of memory that the agent has in use.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the agent lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
     }
 
     /// All lines that the agent has logged so far.

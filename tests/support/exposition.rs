@@ -304,6 +304,24 @@ fn is_label_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+/// Counters that are below what they were, and durations below zero, in words.
+pub fn backward(before: &Page, after: &Page) -> Vec<String> {
+    let is_counter = |name: &str| ["_total", "_count", "_sum", "_bucket"].iter().any(|end| name.ends_with(end));
+    let before: BTreeMap<(&str, &Labels), &Sample> =
+        before.samples().map(|was| ((was.name.as_str(), &was.labels), was)).collect();
+    let mut wrong = Vec::new();
+    for sample in after.samples() {
+        let was = before.get(&(sample.name.as_str(), &sample.labels));
+        if sample.name.contains("duration") && sample.value < 0.0 {
+            wrong.push(format!("{} is {}", sample.name, sample.value));
+        }
+        if let Some(was) = was.filter(|was| is_counter(&was.name) && was.value > sample.value) {
+            wrong.push(format!("{}{:?} was {} and is {}", was.name, was.labels, was.value, sample.value));
+        }
+    }
+    wrong
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Kind, Page};

@@ -1,7 +1,7 @@
 //! HTTP/1.1 by hand over a plain socket, for what a well-behaved client does not do.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::agent::{Agent, Answer};
@@ -25,6 +25,18 @@ impl Wire {
         Self { stream }
     }
 
+    /// The same from this address, as another client.
+    #[track_caller]
+    pub fn connect_from(agent: &Agent, source: Ipv4Addr) -> Self {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        bind(&socket, &SocketAddr::from((source, 0))).expect("an address of the loopback interface");
+        connect(&socket, &addresses(agent)[0]).expect("connect to the agent");
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
+        Self { stream }
+    }
+
     /// Sends bytes as they are.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -36,11 +48,41 @@ impl Wire {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
+    /// Sends as much as goes out without waiting, if the agent still wants it.
+    #[track_caller]
+    pub fn push(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.set_nonblocking(true).expect("do not wait");
+        let _ = self.stream.write_all(bytes.as_ref());
+        self.stream.set_nonblocking(false).expect("wait again");
+    }
+
     /// Sends a whole request that ends the connection.
     #[track_caller]
     pub fn ask(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         self.send(format!("{method} {target} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{headers}\r\n"));
+    }
+
+    /// Says that nothing more will be sent.
+    #[track_caller]
+    pub fn end(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("close one half");
+    }
+
+    /// Whether the agent has closed the connection, without waiting. What it has sent before is thrown away.
+    #[track_caller]
+    pub fn is_closed(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("do not wait");
+        let mut buffer = [0; 4096];
+        let closed = loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => break true,
+                Ok(_) => {}
+                Err(error) => break error.kind() != std::io::ErrorKind::WouldBlock,
+            }
+        };
+        self.stream.set_nonblocking(false).expect("wait again");
+        closed
     }
 
     /// Everything that comes until the agent closes the connection.

@@ -139,6 +139,8 @@ impl Cgroups {
 
     /// The root cgroup has no limits and, on v2, no swap counter; the kubelet shows the machine's figures there.
     fn complete_root(&mut self, usage: &mut Usage) {
+        // When its directory was made is not when the node was booted.
+        usage.start_time = self.roots.boot_time();
         let path = self.roots.proc.join("meminfo");
         let meminfo = match std::fs::read(&path) {
             Ok(content) => Meminfo::parse(&content),
@@ -153,7 +155,6 @@ impl Cgroups {
             spec.memory_limit = meminfo.total.map(|bytes| Limit::At(bytes.0));
             spec.memory_swap_limit = meminfo.swap_total.map(|bytes| Limit::At(bytes.0));
         }
-        usage.start_time = self.roots.boot_time().or(usage.start_time);
     }
 }
 

@@ -167,8 +167,11 @@ impl Handles {
         let events =
             reader.parse(&mut self.memory_events, dir, "memory.events", MemoryEvents::parse)?.unwrap_or_default();
         usage.oom_kills = events.oom_kill;
-        // The root cgroup has no memory.current; the kubelet shows its anonymous and file memory instead.
-        let in_use = current.or_else(|| stat.anon?.checked_add(stat.file?));
+        // The root cgroup has no memory.current, nor a limit; the kubelet shows its anonymous and file memory instead.
+        // Anywhere else that is another number, and none is better.
+        let is_root = [&self.memory_current, &self.memory_max].iter().all(|file| matches!(file, HeldFile::Absent));
+        let in_use =
+            if is_root { stat.anon.zip(stat.file).and_then(|(anon, file)| anon.checked_add(file)) } else { current };
         Ok(Some(Memory {
             usage: in_use.map(Bytes),
             working_set: in_use.zip(stat.inactive_file).map(|(all, inactive)| Bytes(all.saturating_sub(inactive))),

@@ -1,5 +1,5 @@
 //! Sockets, with TLS or without. actix' own TLS listener takes one configuration for good; this one asks for it with each
-//! connection, so that a certificate rotates without a restart.
+//! connection, so that a certificate rotates without a restart. Each connection first gets its place among all.
 
 use std::fmt;
 use std::io;
@@ -17,6 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::connections::{Connections, Stream};
 use super::{HEAD_TIMEOUT, KEEP_ALIVE};
 use crate::web::Web;
 
@@ -50,12 +51,21 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?.into_std()
 }
 
-/// Serves an application on a socket: over TLS as `tls` wants it, or plain.
+/// How the connections of a socket are taken.
+#[derive(Clone)]
+pub(super) struct Door {
+    /// Gives each its place.
+    pub(super) connections: Arc<Connections>,
+    /// Has the certificate; plain without it.
+    pub(super) tls: Option<Arc<Web>>,
+}
+
+/// Serves an application on a socket.
 pub(super) fn add<F, I, S, B>(
     server: ServerBuilder,
     socket: TcpListener,
     application: F,
-    tls: Option<Arc<Web>>,
+    door: Door,
 ) -> io::Result<ServerBuilder>
 where
     F: Fn() -> I + Send + Clone + 'static,
@@ -72,7 +82,7 @@ where
     let stopping = server.graceful_shutdown_signal();
     // No function, because the type of what it makes names the stream, plain or not, and all that is served on it.
     macro_rules! http {
-        () => {{
+        ($inner:expr) => {{
             let stopping = stopping.clone();
             let application = application().into_factory().map_err(|error: S::Error| error.into().error_response());
             HttpService::build()
@@ -84,31 +94,49 @@ where
                 .client_request_timeout(HEAD_TIMEOUT)
                 .client_disconnect_timeout(DISCONNECT_TIMEOUT)
                 .local_addr(address)
+                .on_connect_ext(move |stream, data| {
+                    let inner: fn(&_) -> &Stream = $inner;
+                    data.insert(inner(stream).connection());
+                })
                 .finish(map_config(application, |()| AppConfig::default()))
         }};
     }
     let name = format!("http {address}");
+    let Door { connections, tls } = door;
     match tls {
-        None => server.listen(name, socket, move || http!().tcp()),
+        None => server.listen(name, socket, move || {
+            let connections = Arc::clone(&connections);
+            fn_service(move |stream: TcpStream| {
+                let admitted = connections.admit(stream).map_err(DispatchError::Io);
+                async move {
+                    let stream = admitted?;
+                    let peer = stream.peer_addr();
+                    Ok::<_, DispatchError>((stream, Protocol::Http1, peer))
+                }
+            })
+            .and_then(http!(|stream: &Stream| stream))
+        }),
         Some(web) => server.listen(name, socket, move || {
-            let web = Arc::clone(&web);
+            let (web, connections) = (Arc::clone(&web), Arc::clone(&connections));
             fn_service(move |stream: TcpStream| {
                 let web = Arc::clone(&web);
+                let admitted = connections.admit(stream).map_err(DispatchError::Io);
                 async move {
-                    let peer = stream.peer_addr().ok();
+                    let stream = admitted?;
+                    let peer = stream.peer_addr();
                     let stream = handshake(stream, &web).await.inspect_err(|error| {
                         tracing::debug!(%error, peer = peer.map(tracing::field::display), "no TLS connection");
                     });
                     Ok::<_, DispatchError>((stream.map_err(DispatchError::Io)?, Protocol::Http1, peer))
                 }
             })
-            .and_then(http!())
+            .and_then(http!(|stream: &TlsStream<Stream>| stream.get_ref().0))
         }),
     }
 }
 
 /// Takes the client's side of TLS, in the time that it has.
-async fn handshake(stream: TcpStream, web: &Arc<Web>) -> io::Result<TlsStream<TcpStream>> {
+async fn handshake(stream: Stream, web: &Arc<Web>) -> io::Result<TlsStream<Stream>> {
     // A listener of TLS always has a configuration; were there none, nobody would be served plainly.
     let config = web.tls().await.ok_or_else(|| io::Error::other("no certificate"))?;
     tokio::time::timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream))
