@@ -12,11 +12,13 @@ CRDS := .tools/crds
 CARGO_DEB := 3.8.0
 
 # What Debian supplies: protoc for the CRI bindings; for the demo its networks; for the tests containerd, runc, CNI plugins
-# and a static busybox, Prometheus, promtool and vmagent, Python; for image and package a builder that needs no daemon,
-# checks of the package, its manual page and its unit, and the library behind system call filters.
+# and a static busybox, Prometheus, promtool and vmagent, Python; for the cost of a scrape who counts system calls and
+# instructions; for image and package a builder that needs no daemon, checks of the package, its manual page and its unit,
+# and the library behind system call filters.
 BUILD_PACKAGES := protobuf-compiler
 DEMO_PACKAGES := iproute2 util-linux
 TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static prometheus victoria-metrics openssl python3 python3-venv
+COST_PACKAGES := strace valgrind
 PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2
 
 # What a package is made of: the release build, or the debug build for a quick look and for tests.
@@ -38,7 +40,7 @@ setup-demo: setup-build
 	@$(call install,$(DEMO_PACKAGES))
 
 setup-test: setup-demo $(VENV)/.ready
-	@$(call install,$(TEST_PACKAGES))
+	@$(call install,$(TEST_PACKAGES) $(COST_PACKAGES))
 
 # Installs the packages that are missing, saying which; as root, or through sudo.
 define install
@@ -129,7 +131,7 @@ deb: setup-build .tools/bin/cargo-deb ## Build the Debian package into target/pa
 	.tools/bin/cargo-deb --no-build --profile $(DEB_PROFILE) $(if $(filter dev,$(DEB_PROFILE)),--fast) --output $(DEB_DIR)/
 
 golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
-	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
+	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog --test cost
 
 chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
 	$(VENV)/bin/python tests/deploy/chart/readme.py
