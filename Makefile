@@ -25,6 +25,8 @@ PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev dpkg-dev lintian mandoc 
 DEB_PROFILE ?= release
 DEB_DIR ?= target/packages
 
+BENCH := target/release/kata-pulse-bench
+
 .PHONY: help setup setup-build setup-demo setup-test demo run test lint unit deploy chart boards prometheus packages image deb \
   golden chart-docs manifests dashboards pictures bench clean
 
@@ -148,8 +150,17 @@ pictures: setup ## Draw docs/pictures anew, from five minutes of the demo node (
 	.tools/pictures/bin/pip install -q --disable-pip-version-check -r tests/deploy/requirements.txt -r tests/deploy/boards/pictures.txt
 	mkdir -p docs/pictures && .tools/pictures/bin/python -B tests/deploy/boards/picture.py docs/pictures
 
-bench: setup-build ## Measure a collection against the floor: the same files read, the same bytes copied
-	$(CARGO) bench --locked --bench collect
+# A run of a quarter of an hour that writes docs/performance.md; MODE=short is a look in two minutes and leaves it alone.
+bench: setup-build ## Measure the agent against the floor, and write docs/performance.md (root; MODE=short)
+	@$(call install,$(COST_PACKAGES))
+	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-simulator -p kata-pulse-bench
+ifeq ($(MODE),short)
+	$(BENCH) run --short --command "make bench MODE=short" --figures target/bench/short.json
+else
+	$(CARGO) bench --locked -p kata-pulse-bench --bench micro -- --warm-up-time 1 --measurement-time 3
+	$(BENCH) run --figures target/bench/full.json --criterion target/criterion
+	$(BENCH) report --figures target/bench/full.json >docs/performance.md
+endif
 
 clean: ## Remove everything built and installed here
 	rm -rf target .tools
