@@ -55,7 +55,10 @@ pub fn count(program: &Path, flags: &[String], path: &str) -> anyhow::Result<Cou
 }
 
 fn tell(agent: &Agent, order: &[&str]) -> anyhow::Result<()> {
-    let told = Command::new("vgdb").arg(format!("--pid={}", agent.pid())).args(order).output().context("start vgdb")?;
+    // Where it cannot reach the process it waits for ever.
+    let mut vgdb = Command::new("timeout");
+    let told =
+        vgdb.args(["60", "vgdb"]).arg(format!("--pid={}", agent.pid())).args(order).output().context("start vgdb")?;
     ensure!(told.status.success(), "vgdb {order:?}: {}", String::from_utf8_lossy(&told.stderr));
     Ok(())
 }
