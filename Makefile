@@ -12,17 +12,21 @@ CRDS := .tools/crds
 CARGO_DEB := 3.8.0
 
 # What Debian supplies: protoc for the CRI bindings; for the demo its networks; for the tests containerd, runc, CNI plugins
-# and a static busybox, Prometheus, promtool and vmagent, Python; for image and package a builder that needs no daemon,
-# checks of the package, its manual page and its unit, and the library behind system call filters.
+# and a static busybox, Prometheus, promtool and vmagent, Python; for the cost of a scrape who counts system calls and
+# instructions; for image and package a builder that needs no daemon, checks of the package, its manual page and its unit,
+# and the library behind system call filters.
 BUILD_PACKAGES := protobuf-compiler
 DEMO_PACKAGES := iproute2 util-linux
 TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static libfaketime prometheus victoria-metrics openssl python3 python3-venv
 FUZZ_PACKAGES := g++ python3
+COST_PACKAGES := strace valgrind
 PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2
 
 # What a package is made of: the release build, or the debug build for a quick look and for tests.
 DEB_PROFILE ?= release
 DEB_DIR ?= target/packages
+
+BENCH := target/release/kata-pulse-bench
 
 .PHONY: help setup setup-build setup-demo setup-test demo run test lint unit fuzz fuzz-check fuzz-corpus deploy chart boards prometheus packages image deb \
   golden chart-docs manifests dashboards pictures bench clean
@@ -39,7 +43,7 @@ setup-demo: setup-build
 	@$(call install,$(DEMO_PACKAGES))
 
 setup-test: setup-demo $(VENV)/.ready
-	@$(call install,$(TEST_PACKAGES))
+	@$(call install,$(TEST_PACKAGES) $(COST_PACKAGES))
 
 # Installs the packages that are missing, saying which; as root, or through sudo.
 define install
@@ -157,7 +161,7 @@ deb: setup-build .tools/bin/cargo-deb ## Build the Debian package into target/pa
 	.tools/bin/cargo-deb --no-build --profile $(DEB_PROFILE) $(if $(filter dev,$(DEB_PROFILE)),--fast) --output $(DEB_DIR)/
 
 golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
-	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
+	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog --test cost
 
 chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
 	$(VENV)/bin/python tests/deploy/chart/readme.py
@@ -174,8 +178,17 @@ pictures: setup ## Draw docs/pictures anew, from five minutes of the demo node (
 	.tools/pictures/bin/pip install -q --disable-pip-version-check -r tests/deploy/requirements.txt -r tests/deploy/boards/pictures.txt
 	mkdir -p docs/pictures && .tools/pictures/bin/python -B tests/deploy/boards/picture.py docs/pictures
 
-bench: setup-build ## Measure a collection against the floor: the same files read, the same bytes copied
-	$(CARGO) bench --locked --bench collect
+# A run of a quarter of an hour that writes docs/performance.md; MODE=short is a look in two minutes and leaves it alone.
+bench: setup-build ## Measure the agent against the floor, and write docs/performance.md (root; MODE=short)
+	@$(call install,$(COST_PACKAGES))
+	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-simulator -p kata-pulse-bench
+ifeq ($(MODE),short)
+	$(BENCH) run --short --command "make bench MODE=short" --figures target/bench/short.json
+else
+	$(CARGO) bench --locked -p kata-pulse-bench --bench micro -- --warm-up-time 1 --measurement-time 3
+	$(BENCH) run --figures target/bench/full.json --criterion target/criterion
+	$(BENCH) report --figures target/bench/full.json >docs/performance.md
+endif
 
 clean: ## Remove everything built and installed here
 	rm -rf target .tools

@@ -1,0 +1,130 @@
+//! What is promised, and whether it was kept: one row per bound.
+
+use crate::figures::{Figures, Kind, Load, Spread};
+
+/// A bound and what was measured of it.
+#[derive(Debug)]
+pub struct Row {
+    /// On which load.
+    pub load: &'static str,
+    /// What is promised.
+    pub bound: &'static str,
+    /// What was measured.
+    pub measured: String,
+    /// What that is in floors, blank where there is none.
+    pub ratio: String,
+    /// Whether the promise was kept; `None` if this run did not measure it, or it cannot be judged by a number.
+    pub kept: Option<bool>,
+    /// What is to be said if it was not kept, or in any case if that is not a matter of numbers.
+    pub remark: &'static str,
+}
+
+/// Remarks, by load and bound. They outlive every run: write here why a bound is missed and what was tried.
+const REMARKS: &[(&str, &str, &str)] = &[];
+
+const IDLE: &str = "idle, 0 sandboxes";
+const HUNDRED: &str = "100 Kata sandboxes, 200 containers, by their agents";
+const FALLBACK: &str = "the same by their shims' text";
+const PASSED: &str = "the same, `/metrics/kata`";
+const THOUSAND: &str = "1 000 Kata sandboxes, 2 000 containers";
+const RUNC: &str = "100 runc containers";
+
+/// Every bound there is.
+pub fn rows(figures: &Figures) -> Vec<Row> {
+    let mut rows = Vec::new();
+    idle(figures, &mut rows);
+    for (load, kind) in [(HUNDRED, Kind::Kata), (FALLBACK, Kind::Fallback), (PASSED, Kind::PassThrough)] {
+        let found = find(figures, kind, 100);
+        rows.push(judged(load, "RSS ≤ 25 MB", found, |load| at_most(megabytes(load.peak), 25.0, "MB at most")));
+        rows.push(judged(load, "≤ 50 ms CPU per collect + encode", found, |load| at_most(load.cpu.p50, 50.0, "ms")));
+    }
+    let thousand = find(figures, Kind::Kata, 1000);
+    rows.push(judged(THOUSAND, "RSS ≤ 80 MB", thousand, |load| at_most(megabytes(load.peak), 80.0, "MB at most")));
+    rows.push(judged(THOUSAND, "scrape ≤ 1 s wall", thousand, |load| slowest(&load.wall, 1000.0)));
+    let growth = thousand.zip(find(figures, Kind::Kata, 100));
+    let times = |(thousand, hundred): (&Load, &Load)| thousand.cpu.p50 / hundred.cpu.p50;
+    // A tenth more than tenfold is noise.
+    let linear = |times: f64| (format!("{times:.1} × the CPU of 100"), Some(times <= 11.0));
+    rows.push(row(THOUSAND, "linear growth", growth.map(times).map(linear), String::new()));
+    let runc = find(figures, Kind::Runc, 100);
+    rows.push(judged(RUNC, "≤ 1.5 × floor", runc, |load| at_most(load.ratio(), 1.5, "× floor")));
+    let reopening = |load: &Load| (format!("{:.2} × reopening", load.cpu.p50 / load.anew.cpu.p50), None);
+    rows.push(judged(RUNC, "stated against reopening", runc, reopening));
+    let moment = |spread: &Spread, bound| (spread.count > 0).then(|| slowest(spread, bound));
+    rows.push(row("new sandbox", "listed ≤ 200 ms", moment(&figures.visible, 200.0), String::new()));
+    rows.push(row("start with 100 sandboxes", "`/readyz` 200 ≤ 300 ms", moment(&figures.ready, 300.0), String::new()));
+    rows
+}
+
+fn idle(figures: &Figures, rows: &mut Vec<Row>) {
+    let idle = Some(&figures.idle).filter(|idle| idle.seconds > 0.0);
+    let resident = idle.map(|idle| at_most(megabytes(idle.resident), 12.0, "MB"));
+    rows.push(row(IDLE, "RSS ≤ 12 MB", resident, String::new()));
+    let sleeps = idle.map(|idle| {
+        let total: u64 = idle.sleeps.iter().map(|(_, count)| count).sum();
+        let awake = idle.sleeps.iter().filter(|(_, count)| *count > 0);
+        let by_thread: Vec<String> = awake.map(|(name, count)| format!("{name} {count}")).collect();
+        (format!("{total} in {:.0} s ({})", idle.seconds, by_thread.join(", ")), None)
+    });
+    rows.push(row(IDLE, "0 wake-ups that are not CRI sync or timers", sleeps, String::new()));
+}
+
+fn find(figures: &Figures, kind: Kind, sandboxes: usize) -> Option<&Load> {
+    figures.loads.iter().find(|load| load.kind == kind && load.sandboxes == sandboxes)
+}
+
+fn judged(
+    load: &'static str,
+    bound: &'static str,
+    found: Option<&Load>,
+    judge: impl Fn(&Load) -> (String, Option<bool>),
+) -> Row {
+    let of_cpu = bound.contains("CPU") || bound.contains("floor");
+    let ratio = found.filter(|_| of_cpu).map(|load| format!("{:.2}", load.ratio()));
+    row(load, bound, found.map(judge), ratio.unwrap_or_default())
+}
+
+fn row(load: &'static str, bound: &'static str, judged: Option<(String, Option<bool>)>, ratio: String) -> Row {
+    let (measured, kept) = judged.unwrap_or_else(|| ("not in this run".to_owned(), None));
+    let remark = REMARKS.iter().find(|(of, about, _)| (*of, *about) == (load, bound));
+    Row { load, bound, measured, ratio, kept, remark: remark.map_or("", |(_, _, remark)| remark) }
+}
+
+fn at_most(measured: f64, bound: f64, unit: &str) -> (String, Option<bool>) {
+    (format!("{measured:.2} {unit}"), Some(measured <= bound))
+}
+
+/// A promise about time holds for the slowest, not for the median.
+fn slowest(spread: &Spread, bound: f64) -> (String, Option<bool>) {
+    (format!("p50 {:.1} ms, p99 {:.1} ms of {}", spread.p50, spread.p99, spread.count), Some(spread.p99 <= bound))
+}
+
+/// From kB as the kernel says them.
+pub fn megabytes(kib: u64) -> f64 {
+    kib as f64 * 1024.0 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_that_was_not_measured_is_not_kept() {
+        let rows = rows(&Figures::default());
+        assert!(rows.len() > 12);
+        assert!(rows.iter().all(|row| row.kept.is_none() && row.measured == "not in this run"));
+    }
+
+    #[test]
+    fn every_remark_is_about_a_bound() {
+        let rows = rows(&Figures::default());
+        let about = |load, bound| rows.iter().any(|row| (row.load, row.bound) == (load, bound));
+        assert!(REMARKS.iter().all(|(load, bound, _)| about(*load, *bound)));
+    }
+
+    #[test]
+    fn time_is_judged_by_the_slowest() {
+        let spread = Spread { p50: 1.0, p99: 3.0, count: 9 };
+        assert_eq!((slowest(&spread, 2.0).1, slowest(&spread, 3.0).1), (Some(false), Some(true)));
+    }
+}

@@ -1,0 +1,58 @@
+//! Allocations of a collection and its encoding, counted in this process by an allocator that counts.
+
+use std::time::Duration;
+
+use kata_pulse::agent::AgentHandle;
+use kata_pulse::expose::family::Profile;
+use kata_pulse::expose::text::{Format, Text};
+use kata_pulse::expose::walk::{View, walk};
+use kata_pulse::model::snapshot::SnapshotSource;
+use stats_alloc::Region;
+use tokio::runtime::Runtime;
+
+use crate::kept::{Cost, compare};
+use crate::loads::{self, Load, agent, each_more, grow_up};
+use crate::{ALLOCATOR, alone, beside};
+
+/// Rounds, of which the cheapest counts: in the others a map has grown, or a thread has come.
+const ROUNDS: usize = 9;
+
+/// Less than one allocation more.
+const MARGIN: f64 = 0.5;
+
+#[test]
+fn one_more_pod_allocates_what_it_did() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let preparing = beside();
+    let loads = loads::all();
+    let start = |load: &Box<dyn Load>| runtime.block_on(async { agent(&**load) });
+    let agents = loads.each_ref().map(|(of, sizes)| (of, sizes.each_ref().map(start)));
+    agents.iter().flat_map(|(_, sizes)| sizes).for_each(|agent| scrape(&runtime, agent));
+    grow_up();
+    drop(preparing);
+    let _alone = alone();
+    let costs = agents.each_ref().map(|(of, sizes)| {
+        let measured = each_more(sizes.each_ref().map(|agent| least(&runtime, agent)));
+        Cost { of: (**of).to_owned(), measured, margin: MARGIN }
+    });
+    compare("allocations.txt", &costs);
+}
+
+fn least(runtime: &Runtime, agent: &AgentHandle) -> f64 {
+    let count = |_| {
+        let region = Region::new(ALLOCATOR);
+        scrape(runtime, agent);
+        let change = region.change();
+        change.allocations + change.reallocations
+    };
+    let counts: Vec<usize> = (0..ROUNDS).map(count).collect();
+    println!("{counts:?}");
+    counts.into_iter().min().unwrap() as f64
+}
+
+fn scrape(runtime: &Runtime, agent: &AgentHandle) {
+    let snapshot = runtime.block_on(agent.snapshot(Duration::from_secs(30))).unwrap();
+    let mut text = Text::new(Format::Prometheus, 4 << 20);
+    walk(&snapshot, &View::All, Profile::Kubelet, &mut text);
+    assert!(text.finish().len() > 10_000);
+}
