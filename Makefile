@@ -16,7 +16,7 @@ CARGO_DEB := 3.8.0
 # checks of the package, its manual page and its unit, and the library behind system call filters.
 BUILD_PACKAGES := protobuf-compiler
 DEMO_PACKAGES := iproute2 util-linux
-TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static prometheus victoria-metrics openssl python3 python3-venv
+TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static prometheus prometheus-node-exporter victoria-metrics openssl python3 python3-venv
 PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2
 
 # What a package is made of: the release build, or the debug build for a quick look and for tests.
