@@ -17,7 +17,7 @@ CARGO_DEB := 3.8.0
 # and the library behind system call filters.
 BUILD_PACKAGES := protobuf-compiler
 DEMO_PACKAGES := iproute2 util-linux
-TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static libfaketime prometheus victoria-metrics openssl python3 python3-venv
+TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static libfaketime prometheus prometheus-node-exporter victoria-metrics openssl python3 python3-venv
 FUZZ_PACKAGES := g++ python3
 COST_PACKAGES := strace valgrind
 PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2

@@ -491,12 +491,22 @@ fn collectors_are_listed_with_their_state() {
             row(["fd", "off", "off"]),
             filesystem,
             kata.clone(),
-            machine.clone()
+            machine.clone(),
+            row(["node", "off", "off"])
         ]
     );
     assert_eq!(
         table(&["--enable-collectors", "fd", "--disable-collectors", "filesystem"]),
-        [cgroup, network, process, row(["fd", "off", "on"]), row(["filesystem", "on", "off"]), kata, machine]
+        [
+            cgroup,
+            network,
+            process,
+            row(["fd", "off", "on"]),
+            row(["filesystem", "on", "off"]),
+            kata,
+            machine,
+            row(["node", "off", "off"])
+        ]
     );
 }
 
@@ -514,7 +524,7 @@ fn check_config_prints_what_is_in_force() {
         "listen-address:\n- 127.0.0.1:8090\nruntime-endpoint: auto\nmetrics-interval-secs: 0.0\nmax-age-secs: 1.0\n\
          sync-interval-secs: 5.0\nlog-level: info\nlog-format: logfmt\nhost-root: /\nprocfs: /proc\n\
          cgroupfs: /sys/fs/cgroup\nrun-dir: /run\nshim-scrape: safe\nscope: all\nenable-collectors:\n- cgroup\n- network\n- process\n\
-         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\nmetrics-profile: kubelet\ntls-self-signed: false\n\
+         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\n- node\nmetrics-profile: kubelet\ntls-self-signed: false\n\
          auth-kubernetes: false\nservice-account-dir: /var/run/secrets/kubernetes.io/serviceaccount\n"
     );
     assert_eq!(outcome.stderr, "");

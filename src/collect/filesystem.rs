@@ -1,7 +1,6 @@
 //! The `filesystem` collector: the node's filesystems and disks on the `/` row, writable layers on container rows.
 
 use std::collections::HashSet;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use procfs::FromRead;
 use procfs::process::{MountInfo, MountInfos};
 
 use crate::collect::writable_layer::{Layer, WritableLayers};
-use crate::collect::{CollectError, Collector, Draft, Roots};
+use crate::collect::{CollectError, Collector, Draft, Roots, mounted};
 use crate::model::inventory::Kind;
 use crate::model::units::{Bytes, Seconds};
 use crate::model::usage::{Disk, Filesystem};
@@ -74,13 +73,10 @@ impl Filesystems {
         Ok(())
     }
 
-    /// Where this process sees the mount, if it does: a container sees the node's filesystems only below a host
-    /// path mount, and asking whatever else lies at that path would report the wrong filesystem.
+    /// Where this process sees the mount, if it does.
     fn reach(&self, mount: &MountInfo) -> Option<PathBuf> {
         let path = below(&self.roots.host, &mount.mount_point);
-        let number = std::fs::metadata(&path).ok()?.dev();
-        let seen = format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number));
-        (seen == mount.majmin).then_some(path)
+        mounted::is_at(&path, &mount.majmin, &mount.fs_type).is_ok_and(|it_is| it_is).then_some(path)
     }
 
     fn of_node(&self) -> Vec<Filesystem> {

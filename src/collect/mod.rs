@@ -12,7 +12,9 @@ pub mod held;
 pub mod kata;
 mod machine;
 pub mod meminfo;
+mod mounted;
 pub mod network;
+mod node;
 pub mod oom;
 pub mod process;
 mod procs;
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::model::inventory::{Inventory, Kind, Runtime, Subject};
 use crate::model::machine::Machine;
+use crate::model::node::Node;
 use crate::model::snapshot::{CollectorReport, Row, SandboxReport, Snapshot};
 use crate::model::units::Seconds;
 use crate::model::usage::Usage;
@@ -88,6 +91,11 @@ pub const COLLECTORS: &[Description] = &[
         summary: "Kata pods: containers and guest through the kata-agent or the shim, the machine through its VMM",
     },
     Description { name: "machine", default: true, summary: "CPU topology, memory and identity of the node" },
+    Description {
+        name: "node",
+        default: false,
+        summary: "the node as a host, under node_exporter's names: CPU, load, memory, disks, filesystems, network, pressure",
+    },
 ];
 
 /// Facts filled in by collectors, row by row.
@@ -97,8 +105,10 @@ pub struct Draft {
     pub inventory: Arc<Inventory>,
     /// One per subject, in the inventory's order.
     pub rows: Vec<DraftRow>,
-    /// The node.
+    /// What the node is.
     pub machine: Option<Arc<Machine>>,
+    /// The node as a host.
+    pub node: Option<Box<Node>>,
 }
 
 /// A row being filled.
@@ -202,6 +212,7 @@ impl Collection {
             Box::new(descriptors::DescriptorWalk::new(Arc::clone(&roots))),
             Box::new(filesystem::Filesystems::new(Arc::clone(&roots), layers)),
             Box::new(machine::Machines::new(Arc::clone(&roots))),
+            Box::new(node::Nodes::new(Arc::clone(&roots), Arc::clone(&budget))),
         ];
         let collectors = all.into_iter().filter(|collector| enabled.contains(&collector.name())).collect();
         Self { collectors, oom, failing: HashMap::new() }
@@ -214,7 +225,7 @@ impl Collection {
             .iter()
             .map(|subject| DraftRow { subject: Arc::clone(subject), usage: Usage::default(), gone: false })
             .collect();
-        let mut draft = Draft { inventory, rows, machine: None };
+        let mut draft = Draft { inventory, rows, machine: None, node: None };
         let mut reports = Vec::with_capacity(self.collectors.len());
         for collector in &mut self.collectors {
             let started = Instant::now();
@@ -232,7 +243,7 @@ impl Collection {
     }
 
     fn finish(&self, draft: Draft, collectors: Vec<CollectorReport>) -> Snapshot {
-        let Draft { inventory, rows, machine } = draft;
+        let Draft { inventory, rows, machine, node } = draft;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let now = Seconds::from_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         let rows: Vec<Row> = rows
@@ -265,7 +276,16 @@ impl Collection {
                 SandboxReport { sandbox: Arc::clone(sandbox), up, last_error, kata: None }
             })
             .collect();
-        Snapshot { taken_at: Some(now), oom_kills: self.oom.totals(), inventory, rows, machine, sandboxes, collectors }
+        Snapshot {
+            taken_at: Some(now),
+            oom_kills: self.oom.totals(),
+            inventory,
+            rows,
+            machine,
+            node,
+            sandboxes,
+            collectors,
+        }
     }
 
     /// Says once when a collector begins to fail and once when it is well again.

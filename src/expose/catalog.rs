@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::expose::families::{AGENT, CONTAINER, KATA, NODE, OOM, SANDBOX};
+use crate::expose::families::{AGENT, CONTAINER, Group, HOST, KATA, NAMED, NODE, OOM, SANDBOX};
 use crate::expose::family::{Meta, Profile};
 use crate::telemetry::{Described, Telemetry};
 
@@ -55,6 +55,7 @@ pub fn families() -> Vec<(&'static Meta, Carries)> {
     all.extend(SANDBOX.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(KATA.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(AGENT.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all.extend(HOST.iter().map(|family| (&family.meta, Carries::Nothing)));
     all
 }
 
@@ -79,6 +80,7 @@ pub fn markdown(telemetry: &Telemetry) -> String {
     section(&mut page, "The machine", "machine_", "cadvisor_");
     section(&mut page, "The agent's own families", "kata_pulse_", "");
     own(&mut page, &telemetry.described());
+    host(&mut page);
     page.push_str("\n## Families of the kubelet that are not served\n\n| Family | Why not |\n|---|---|\n");
     for Absent { name, why } in ABSENT {
         let _ = writeln!(page, "| `{name}` | {why} |");
@@ -112,6 +114,46 @@ fn own(page: &mut String, described: &[Described]) {
     for Described { name, help, labels } in described {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         let _ = writeln!(page, "| `{name}` | {} | {help} |", labels.join(", "));
+    }
+}
+
+/// Collectors of node_exporter that have no counterpart here and are on there, and why.
+const NOT_OF_THE_HOST: &[(&str, &str)] = &[
+    (
+        "bcache, btrfs, xfs, zfs, nfs, nfsd, mdadm, bonding, infiniband, fibrechannel, ipvs, tapestats",
+        "Storage and network hardware of particular kinds.",
+    ),
+    (
+        "dmi, edac, hwmon, nvme, powersupplyclass, rapl, thermal_zone",
+        "Hardware, which is not what a pod runs on but what a machine is.",
+    ),
+    ("entropy, selinux, schedstat, udp_queues", "No dashboard or alert of the node mixin reads them."),
+    ("time, timex", "Only `node_time_seconds`: whether a clock is right is asked of the time service."),
+    ("textfile, systemd, runit, supervisord", "They tell of programs and not of the node."),
+    (
+        "`node_disk_info`, `node_disk_ata_*`, `node_disk_device_mapper_info`, `node_disk_filesystem_info`",
+        "They come from udev's database, not from the kernel.",
+    ),
+    ("`node_nf_conntrack_stat_*`", "The limit and what is left of it say whether there is trouble."),
+    ("`node_scrape_collector_*`, `node_exporter_build_info`", "They are node_exporter's about itself."),
+];
+
+/// The `node` collector.
+fn host(page: &mut String) {
+    section(page, "The node as a host", "node_", "");
+    for Group { prefix, kind, help, source, .. } in NAMED {
+        let _ = writeln!(page, "| `{prefix}*` | {} |  | dashboards | {help} | {source} |", kind.as_str());
+    }
+    page.push_str(
+        "\nServed with `--enable-collectors node`, under node_exporter's names, types and labels. Network files are those of \
+         `/proc/1/net`, the host's own namespace. Filesystems and disks are those that node_exporter takes when nobody says \
+         otherwise. A filesystem that does not answer has `node_filesystem_device_error` 1, costs a scrape half a second \
+         once and is asked again when its call has returned; one that the agent's own mount namespace does not show has no \
+         series. What is unknown has no sample: the speed of an interface that is down is not -125000 bytes per second.\n\n\
+         | Not there | Why not |\n|---|---|\n",
+    );
+    for (what, why) in NOT_OF_THE_HOST {
+        let _ = writeln!(page, "| {what} | {why} |");
     }
 }
 
@@ -175,5 +217,6 @@ mod tests {
         assert!(SANDBOX.is_sorted_by_key(|family| family.meta.name));
         assert!(KATA.is_sorted_by_key(|family| family.meta.name));
         assert!(AGENT.is_sorted_by_key(|family| family.meta.name));
+        assert!(HOST.is_sorted_by_key(|family| family.meta.name));
     }
 }

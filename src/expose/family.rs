@@ -39,6 +39,8 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Either: node_exporter does not say.
+    Untyped,
 }
 
 impl Kind {
@@ -47,6 +49,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Untyped => "untyped",
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Going through the tables for one snapshot.
 
-use crate::expose::families::{AGENT, CONTAINER, KATA, NODE, OOM, SANDBOX};
+use crate::expose::families::{AGENT, CONTAINER, HOST, KATA, NAMED, NODE, OOM, SANDBOX};
 use crate::expose::family::{Family, Meta, Profile};
 use crate::model::identity::SandboxId;
 use crate::model::inventory::{Kind, Subject};
+use crate::model::node::{Named, Node};
 use crate::model::snapshot::{OomKills, Row, SandboxReport, Snapshot};
 use crate::model::units::Value;
 
@@ -65,6 +66,22 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
     }
     for family in in_profile(AGENT, profile) {
         table_row(family, node.into_iter(), |_| None, output);
+    }
+    if let Some(host) = node.and_then(|snapshot| snapshot.node.as_deref()) {
+        walk_host(host, profile, output);
+    }
+}
+
+fn walk_host(host: &Node, profile: Profile, output: &mut impl Output) {
+    for family in in_profile(HOST, profile) {
+        table_row(family, std::iter::once(host), |_| None, output);
+    }
+    for group in NAMED {
+        for Named { name, value } in (group.facts)(host) {
+            let meta = group.meta(name);
+            output.begin(&meta);
+            output.sample(&meta, None, &[], *value);
+        }
     }
 }
 

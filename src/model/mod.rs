@@ -8,6 +8,7 @@ pub mod host_side;
 pub mod identity;
 pub mod inventory;
 pub mod machine;
+pub mod node;
 pub mod passthrough;
 pub mod snapshot;
 pub mod units;

@@ -11,6 +11,7 @@ use crate::model::host_side::HostSide;
 use crate::model::identity::SandboxId;
 use crate::model::inventory::{Inventory, Sandbox, Subject};
 use crate::model::machine::Machine;
+use crate::model::node::Node;
 use crate::model::passthrough::Passthrough;
 use crate::model::units::{Bytes, Seconds};
 use crate::model::usage::{Interface, Usage};
@@ -24,8 +25,10 @@ pub struct Snapshot {
     pub inventory: Arc<Inventory>,
     /// One entry per subject that could be read, in the inventory's order.
     pub rows: Vec<Row>,
-    /// The node.
+    /// What the node is.
     pub machine: Option<Arc<Machine>>,
+    /// The node as a host; `None` unless the `node` collector is on.
+    pub node: Option<Box<Node>>,
     /// Every sandbox and how its reading went.
     pub sandboxes: Vec<SandboxReport>,
     /// Out-of-memory kills per container name, over all its lives.

@@ -124,6 +124,21 @@ impl Value {
     }
 }
 
+impl Value {
+    /// From digits with or without decimal places: `7.67`. `None` for anything else, signs and exponents included.
+    pub fn from_decimal(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let (whole, places) = text.split_once('.').unwrap_or((text, ""));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || (text.contains('.') && !digits(places)) || places.len() > 18 {
+            return None;
+        }
+        let scale = u8::try_from(places.len()).ok()?;
+        let mantissa = format!("{whole}{places}").parse().ok()?;
+        Some(if scale == 0 { Self::Int(mantissa) } else { Self::Decimal { mantissa, scale } })
+    }
+}
+
 impl From<u64> for Value {
     fn from(count: u64) -> Self {
         Self::Int(count)
@@ -158,6 +173,15 @@ mod tests {
         assert_eq!(Seconds::from_nanos(124_659_500_366_912).as_f64(), 124659.500366912);
         assert_eq!(Seconds::from_ticks(10_848_891).as_f64(), 108488.91);
         assert_eq!(Seconds::from_nanos(1_999_999_999).whole(), 1);
+    }
+
+    #[test]
+    fn decimals_keep_their_places() {
+        assert_eq!(Value::from_decimal(b"7.67"), Some(Value::Decimal { mantissa: 767, scale: 2 }));
+        assert_eq!(Value::from_decimal(b"12"), Some(Value::Int(12)));
+        for nonsense in [&b""[..], b".5", b"1.", b"-1", b"1e3", b"1.2.3", b"99999999999999999999", b"\xff"] {
+            assert_eq!(Value::from_decimal(nonsense), None, "{nonsense:?}");
+        }
     }
 
     #[test]

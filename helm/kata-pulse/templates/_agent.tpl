@@ -91,7 +91,7 @@ where containerd's shims have their sockets outside the runtime's own directory.
 {{- define "kata-pulse.config" -}}
 {{- $config := dict "log-level" .Values.logLevel "log-format" .Values.logFormat "scope" .Values.scope "shim-scrape" .Values.collectors.shim.scrape }}
 {{- $on := list }}{{ $off := list }}
-{{- range $name := list "cgroup" "fd" "filesystem" "kata" "machine" "network" "process" }}
+{{- range $name := list "cgroup" "fd" "filesystem" "kata" "machine" "network" "node" "process" }}
 {{- if (get $.Values.collectors $name).enabled }}{{ $on = append $on $name }}{{ else }}{{ $off = append $off $name }}{{ end }}
 {{- end }}
 {{- $_ := set $config "enable-collectors" $on }}

@@ -2,6 +2,7 @@
 
 mod agent;
 mod container;
+mod host;
 mod kata;
 mod node;
 mod sandbox;
@@ -11,6 +12,7 @@ use crate::model::units::Value;
 
 pub use agent::AGENT;
 pub use container::CONTAINER;
+pub use host::{Group, HOST, NAMED};
 pub use kata::KATA;
 pub use node::NODE;
 pub use sandbox::{OOM, SANDBOX};

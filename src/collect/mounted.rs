@@ -1,0 +1,38 @@
+//! Whether a path leads to a filesystem of the node's mount table: a container sees the node's filesystems only below a
+//! host path mount, and whatever else lies at that path would be the wrong one.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// `f_type` of btrfs, from `linux/magic.h`.
+const BTRFS_SUPER_MAGIC: rustix::fs::FsWord = 0x9123_683e;
+
+/// The filesystem numbered `majmin` of type `fstype` is at `path`. Blocks when the filesystem hangs.
+///
+/// Files of a btrfs subvolume have a device number of their own, which is not that of the mount table.
+pub(super) fn is_at(path: &Path, majmin: &str, fstype: &str) -> io::Result<bool> {
+    let number = std::fs::metadata(path)?.dev();
+    if format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)) == majmin {
+        return Ok(true);
+    }
+    Ok(fstype == "btrfs" && rustix::fs::statfs(path)?.f_type == BTRFS_SUPER_MAGIC)
+}
+
+#[cfg(test)]
+mod tests {
+    use procfs::FromRead;
+    use procfs::process::MountInfos;
+
+    use super::*;
+
+    #[test]
+    fn what_the_mount_table_says_is_found_and_nothing_else() {
+        let table = MountInfos::from_file("/proc/self/mountinfo").unwrap();
+        let proc = table.0.iter().find(|mount| mount.mount_point == Path::new("/proc")).unwrap();
+        assert!(is_at(Path::new("/proc"), &proc.majmin, "proc").unwrap());
+        assert!(!is_at(Path::new("/sys"), &proc.majmin, "proc").unwrap());
+        assert!(!is_at(Path::new("/sys"), &proc.majmin, "btrfs").unwrap());
+        assert_eq!(is_at(Path::new("/nowhere"), &proc.majmin, "proc").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}

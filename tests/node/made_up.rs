@@ -1,0 +1,51 @@
+//! A node of which every number is known.
+
+use crate::support::agent::Agent;
+use crate::support::host::Host;
+
+#[test]
+fn the_network_is_that_of_the_hosts_first_process() {
+    let host = Host::v2();
+    host.write("proc/self/net/dev", &crate::support::host::net_dev(&[("eth0", 5)]));
+    host.write("proc/net/dev", &crate::support::host::net_dev(&[("eth0", 5)]));
+    let mut flags = host.flags();
+    flags.extend(["--enable-collectors", "node"].map(Into::into));
+    let page = Agent::start(flags).page("/metrics");
+    let received = |device: &str| page.lookup("node_network_receive_bytes_total", &[("device", device)]);
+    assert_eq!((received("lo"), received("ens5"), received("eth0")), (Some(7.0), Some(1000.0), None));
+    // Kibibytes, sectors, milliseconds and ticks.
+    assert_eq!(page.value("node_memory_MemAvailable_bytes", &[]), 12_582_912.0 * 1024.0);
+    assert_eq!(page.value("node_memory_Active_anon_bytes", &[]), 1_048_576.0 * 1024.0);
+    let disk = |family: &str| page.value(family, &[("device", "nvme0n1")]);
+    assert_eq!(disk("node_disk_read_bytes_total"), 30_000.0 * 512.0);
+    assert_eq!(disk("node_disk_write_time_seconds_total"), 8.0);
+    assert_eq!(disk("node_disk_io_now"), 9.0);
+    assert_eq!(page.value("node_cpu_seconds_total", &[("cpu", "3"), ("mode", "idle")]), 2.5);
+    assert_eq!(page.value("node_boot_time_seconds", &[]), 1_700_000_000.0);
+    // What the node does not have is not made up.
+    for absent in
+        ["node_load1", "node_nf_conntrack_entries", "node_pressure_cpu_waiting_seconds_total", "node_intr_total"]
+    {
+        assert_eq!(page.lookup(absent, &[]), None, "{absent}");
+    }
+    assert_eq!(page.value("kata_pulse_collector_success", &[("collector", "node")]), 1.0);
+}
+
+#[test]
+fn nothing_of_it_is_served_to_who_did_not_ask() {
+    let page = Agent::start(Host::v2().flags()).page("/metrics");
+    let names: Vec<&str> =
+        page.families.iter().map(|family| family.name.as_str()).filter(|name| name.starts_with("node_")).collect();
+    assert_eq!(names, [""; 0]);
+}
+
+#[test]
+fn the_open_format_has_no_type_that_it_does_not_know() {
+    let mut flags: Vec<std::ffi::OsString> = crate::FLAGS.map(Into::into).to_vec();
+    flags.extend(["--metrics-profile", "dashboards"].map(Into::into));
+    let agent = Agent::start(flags);
+    let answer = agent.get_with("/metrics", &[("Accept", "application/openmetrics-text; version=1.0.0")]);
+    assert!(answer.text().contains("# TYPE node_vmstat_pgfault unknown\n"));
+    assert!(answer.text().contains("# TYPE node_cpu_seconds counter\n"));
+    assert!(answer.text().ends_with("# EOF\n"));
+}
