@@ -24,7 +24,7 @@ DEB_PROFILE ?= release
 DEB_DIR ?= target/packages
 
 .PHONY: help setup setup-build setup-demo setup-test demo run test lint unit deploy chart boards prometheus packages image deb \
-  golden chart-docs manifests dashboards pictures bench clean
+  golden chart-docs manifests dashboards pictures bench soak clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -128,8 +128,8 @@ deb: setup-build .tools/bin/cargo-deb ## Build the Debian package into target/pa
 	rm -rf target/package && target/$(if $(filter dev,$(DEB_PROFILE)),debug,$(DEB_PROFILE))/package-files target/package
 	.tools/bin/cargo-deb --no-build --profile $(DEB_PROFILE) $(if $(filter dev,$(DEB_PROFILE)),--fast) --output $(DEB_DIR)/
 
-golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
-	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog
+golden: setup ## Write golden files, docs/metrics.md and the tables of docs/scaling.md anew; read the difference before you commit it
+	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog --test series
 
 chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
 	$(VENV)/bin/python tests/deploy/chart/readme.py
@@ -148,6 +148,11 @@ pictures: setup ## Draw docs/pictures anew, from five minutes of the demo node (
 
 bench: setup-build ## Measure a collection against the floor: the same files read, the same bytes copied
 	$(CARGO) bench --locked --bench collect
+
+# A trend needs time: with less than 20 minutes it will often say that it cannot tell.
+soak: setup-demo ## Run the agent for SOAK_MINUTES=30 on a node where everything goes wrong, and see that it holds no more (root)
+	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-soak
+	target/release/kata-pulse-soak target/release/kata-pulse --minutes $(or $(SOAK_MINUTES),30) $(SOAK_ARGS)
 
 clean: ## Remove everything built and installed here
 	rm -rf target .tools
