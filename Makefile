@@ -28,8 +28,8 @@ DEB_DIR ?= target/packages
 
 BENCH := target/release/kata-pulse-bench
 
-.PHONY: help setup setup-build setup-demo setup-test demo run test lint unit fuzz fuzz-check fuzz-corpus deploy chart boards prometheus packages image deb \
-  golden chart-docs manifests dashboards pictures bench clean
+.PHONY: help setup setup-build setup-demo setup-test demo run test lint unit fuzz fuzz-check fuzz-corpus deploy chart boards \
+  prometheus packages image deb golden chart-docs manifests dashboards pictures bench soak clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -160,8 +160,8 @@ deb: setup-build .tools/bin/cargo-deb ## Build the Debian package into target/pa
 	rm -rf target/package && target/$(if $(filter dev,$(DEB_PROFILE)),debug,$(DEB_PROFILE))/package-files target/package
 	.tools/bin/cargo-deb --no-build --profile $(DEB_PROFILE) $(if $(filter dev,$(DEB_PROFILE)),--fast) --output $(DEB_DIR)/
 
-golden: setup ## Write golden files and docs/metrics.md anew; read the difference before you commit it
-	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog --test cost
+golden: setup ## Write golden files, docs/metrics.md and the tables of docs/scaling.md anew; read the difference before you commit it
+	UPDATE_GOLDEN=1 $(CARGO) test --locked --test recorded_node --test recorded_kata --test catalog --test cost --test series
 
 chart-docs: $(VENV)/.ready ## Write the table of values in the chart's README anew
 	$(VENV)/bin/python tests/deploy/chart/readme.py
@@ -189,6 +189,11 @@ else
 	$(BENCH) run --figures target/bench/full.json --criterion target/criterion
 	$(BENCH) report --figures target/bench/full.json >docs/performance.md
 endif
+
+# A trend needs time: with less than 20 minutes it will often say that it cannot tell.
+soak: setup-demo ## Run the agent for SOAK_MINUTES=30 on a node where everything goes wrong, and see that it holds no more (root)
+	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-soak
+	target/release/kata-pulse-soak target/release/kata-pulse --minutes $(or $(SOAK_MINUTES),30) $(SOAK_ARGS)
 
 clean: ## Remove everything built and installed here
 	rm -rf target .tools

@@ -9,11 +9,12 @@
 //! - [`kata`]: Kata sandboxes of every kind: agent, shim, Task service, hypervisor, and what they cost the host.
 //! - [`recorded`]: a node that was recorded once, unpacked from `tests/fixtures/`; its CRI replies are
 //!   served by [`cri`], those of its sandboxes by [`kata`].
-//! - [`hierarchy`]: this host's own cgroups, for what is to be real.
+//! - [`hierarchy`], [`cgroup_tree`]: this host's own cgroups, for what is to be real.
 //!
 //! The binary `demo` builds a third kind of node: real cgroups and processes on this host, named by [`cri`]. The binary
 //! `containerd-shim-kata-v2` puts simulated sandboxes under a real containerd: [`kata::shim`].
 
+pub mod cgroup_tree;
 pub mod cri;
 pub mod hierarchy;
 pub mod kata;

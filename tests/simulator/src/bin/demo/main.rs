@@ -4,7 +4,7 @@
 //! ```text
 //! plan ──► node ──► agent ──► page   for people
 //!           │                 check  for tests
-//!           ├─ cgroupfs   v1, hybrid or v2 directories below /kata-pulse-demo-<pid>
+//!           ├─ cgroups    v1, hybrid or v2 directories below /kata-pulse-demo-<pid>
 //!           ├─ process    this binary again, as a workload
 //!           ├─ network    a veth per pod
 //!           ├─ sandboxes  simulated Kata guests, with real processes around them
@@ -17,7 +17,6 @@
 //! Exit codes: 0 clean, 1 something failed, 2 this host or this user cannot run it, or bad usage.
 
 mod agent;
-mod cgroupfs;
 mod check;
 mod interrupt;
 mod network;

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use kata_pulse_simulator::cgroup_tree::{Limits, Tree};
 use kata_pulse_simulator::cri::{CriServer, Exit, Node, Pod};
 
-use crate::cgroupfs::Tree;
 use crate::interrupt::Interrupt;
 use crate::network::{self, Link};
-use crate::plan::{ContainerPlan, KATA_PODS, Limits, PODS, PodPlan, Work};
+use crate::plan::{ContainerPlan, KATA_PODS, PODS, PodPlan, Work, limits_of_pod};
 use crate::process::{Network, Order, Workload};
 use crate::sandboxes::Sandboxes;
 use crate::sweep::sweep;
@@ -149,7 +149,7 @@ impl DemoNode {
         // New ids in every run, so that two demos on one host do not claim the same ones.
         let (uid, sandbox) = (random_uuid()?, random_hex_id()?);
         let cgroup = plan.qos.pod_cgroup(root, &uid);
-        self.cgroups.add(&cgroup, &Limits::of_pod(plan.containers))?;
+        self.cgroups.add(&cgroup, &limits_of_pod(plan.containers))?;
         let order = Order { name: "pause", work: Work::Pause, network: Network::Own, extra: Vec::new() };
         let pause = self.start(&format!("{cgroup}/{sandbox}"), &Limits::NONE, &order)?;
         let pid = pause.pid();

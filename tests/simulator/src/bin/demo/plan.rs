@@ -1,5 +1,6 @@
 //! What runs on the demo's node, as one table.
 
+use kata_pulse_simulator::cgroup_tree::Limits;
 use kata_pulse_simulator::cri::Qos;
 use kata_pulse_simulator::kata::{Hypervisor, Runtime};
 
@@ -42,29 +43,13 @@ pub(crate) enum Work {
     Hypervisor,
 }
 
-/// The limits of a cgroup, as the kubelet sets them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
-    /// Microseconds of CPU time per period of 100 ms.
-    pub(crate) cpu_quota: Option<u32>,
-    /// Shares of 1024; 2 stands for no request.
-    pub(crate) cpu_shares: u32,
-    /// Bytes.
-    pub(crate) memory: Option<u32>,
-}
-
-impl Limits {
-    /// No request and no limit.
-    pub(crate) const NONE: Self = Self { cpu_quota: None, cpu_shares: 2, memory: None };
-
-    /// The pod's own limits: a limit holds for the pod when every container has it.
-    pub(crate) fn of_pod(containers: &[ContainerPlan]) -> Self {
-        let sum = |limit: fn(&Limits) -> Option<u32>| containers.iter().map(|one| limit(&one.limits)).sum();
-        Self {
-            cpu_quota: sum(|limits| limits.cpu_quota),
-            cpu_shares: containers.iter().map(|one| one.limits.cpu_shares).sum::<u32>().max(2),
-            memory: sum(|limits| limits.memory),
-        }
+/// The pod's own limits: a limit holds for the pod when every container has it.
+pub(crate) fn limits_of_pod(containers: &[ContainerPlan]) -> Limits {
+    let sum = |limit: fn(&Limits) -> Option<u32>| containers.iter().map(|one| limit(&one.limits)).sum();
+    Limits {
+        cpu_quota: sum(|limits| limits.cpu_quota),
+        cpu_shares: containers.iter().map(|one| one.limits.cpu_shares).sum::<u32>().max(2),
+        memory: sum(|limits| limits.memory),
     }
 }
 
@@ -226,7 +211,7 @@ mod tests {
     #[test]
     fn a_pod_is_limited_where_all_of_its_containers_are() {
         let plan = |name| PODS.iter().find(|pod| pod.name == name).expect("a planned pod");
-        let limits = |name| Limits::of_pod(plan(name).containers);
+        let limits = |name| limits_of_pod(plan(name).containers);
         assert_eq!(limits("web"), Limits { cpu_quota: None, cpu_shares: 104, memory: None });
         assert_eq!(limits("cruncher").cpu_quota, Some(20_000));
         assert_eq!(limits("db").memory, Some(128 << 20));

@@ -4,13 +4,14 @@
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use kata_pulse_simulator::cgroup_tree::Limits;
 use kata_pulse_simulator::cri::{Pod, Qos};
 use kata_pulse_simulator::kata::{
     ContainerPlan, Fault, HostCgroup, Hypervisor, KataNode, KataSandbox, RealProcesses, SandboxPlan,
 };
 
 use crate::node::{DemoNode, random_hex_id, random_uuid};
-use crate::plan::{GUEST_CPU_QUOTA, GUEST_MEMORY_LIMIT, KataPlan, Limits, Work};
+use crate::plan::{GUEST_CPU_QUOTA, GUEST_MEMORY_LIMIT, KataPlan, Work};
 use crate::process::{Network, Order};
 
 /// How long guests have run when the demo begins, in seconds.

@@ -1,4 +1,4 @@
-//! Makes, limits and removes the demo's cgroups in every hierarchy this host has: v1, hybrid or v2.
+//! Real cgroups for a node to play with: made, limited and removed in every hierarchy this host has, v1, hybrid or v2.
 //!
 //! A path such as `/kata-pulse-demo-7/kubepods/burstable/pod…/…` is made in all of them, as the runtime and
 //! the kubelet do it. Processes go only into the leaves, which v2 demands and v1 allows.
@@ -6,9 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use kata_pulse_simulator::hierarchy::{Hierarchy, Version, mounted, remove_tree, words, write};
-
-use crate::plan::Limits;
+use crate::hierarchy::{Hierarchy, Version, mounted, remove_tree, words, write};
 
 /// The CPU period of every limit, in microseconds.
 const CPU_PERIOD: u32 = 100_000;
@@ -16,10 +14,25 @@ const CPU_PERIOD: u32 = 100_000;
 /// The controllers a v2 pod is measured by.
 const WANTED: [&str; 5] = ["cpu", "memory", "io", "pids", "cpuset"];
 
-/// A cgroup of the demo's own, in every hierarchy that lets it, with all the demo makes below it. Removed
-/// when dropped.
+/// The limits of a cgroup, as the kubelet sets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Microseconds of CPU time per period of 100 ms.
+    pub cpu_quota: Option<u32>,
+    /// Shares of 1024; 2 stands for no request.
+    pub cpu_shares: u32,
+    /// Bytes.
+    pub memory: Option<u32>,
+}
+
+impl Limits {
+    /// No request and no limit.
+    pub const NONE: Self = Self { cpu_quota: None, cpu_shares: 2, memory: None };
+}
+
+/// A cgroup of its maker's own, in every hierarchy that lets it, with all that is made below it. Removed when dropped.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub struct Tree {
     name: String,
     hierarchies: Vec<Hierarchy>,
     /// What was switched on at the root of a v2 hierarchy, and is to be switched off again.
@@ -31,7 +44,7 @@ impl Tree {
     ///
     /// # Errors
     /// When CPU or memory cannot be limited below it, with the reason in the text.
-    pub(crate) fn make(name: &str) -> anyhow::Result<Self> {
+    pub fn make(name: &str) -> anyhow::Result<Self> {
         let mut tree = Self { name: name.to_owned(), hierarchies: Vec::new(), enabled_at_root: Vec::new() };
         let mut refusal = None;
         for hierarchy in mounted()? {
@@ -55,7 +68,8 @@ impl Tree {
     }
 
     /// `cgroup v1`, `cgroup v1 and v2 (hybrid)` or `cgroup v2`.
-    pub(crate) fn kind(&self) -> &'static str {
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
         let v2 = self.hierarchies.iter().filter(|one| one.version == Version::V2).count();
         match (self.hierarchies.len() - v2, v2) {
             (0, _) => "cgroup v2",
@@ -65,12 +79,14 @@ impl Tree {
     }
 
     /// Whether there is one hierarchy for all.
-    pub(crate) fn is_v2(&self) -> bool {
+    #[must_use]
+    pub fn is_v2(&self) -> bool {
         self.hierarchies.iter().all(|one| one.version == Version::V2)
     }
 
     /// Where the host's cgroup file systems are: the one v2 mount, or the directory above the v1 mounts.
-    pub(crate) fn root(&self) -> PathBuf {
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
         let v1 = self.hierarchies.iter().find(|one| one.version != Version::V2);
         let directory = match v1 {
             Some(hierarchy) => hierarchy.mount.parent(),
@@ -80,7 +96,10 @@ impl Tree {
     }
 
     /// Makes the cgroup `path`, which begins with this tree's own name, and the cgroups above it.
-    pub(crate) fn add(&self, path: &str, limits: &Limits) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn add(&self, path: &str, limits: &Limits) -> anyhow::Result<()> {
         for hierarchy in &self.hierarchies {
             let mut directory = hierarchy.mount.clone();
             for part in path.split('/').filter(|part| !part.is_empty()) {
@@ -96,17 +115,22 @@ impl Tree {
     }
 
     /// The directories a process of the cgroup `path` has to join.
-    pub(crate) fn directories(&self, path: &str) -> Vec<PathBuf> {
+    #[must_use]
+    pub fn directories(&self, path: &str) -> Vec<PathBuf> {
         self.hierarchies.iter().map(|one| one.directory(path)).collect()
     }
 
     /// Removes the cgroup `path`, as the runtime does when a container has ended.
-    pub(crate) fn remove(&self, path: &str) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When a process in it does not die.
+    pub fn remove(&self, path: &str) -> anyhow::Result<()> {
         self.directories(path).iter().try_for_each(|directory| remove_tree(directory))
     }
 
     /// A counter of the cgroup's `cpu.stat`, which both versions have: `nr_throttled`.
-    pub(crate) fn cpu_stat(&self, path: &str, key: &str) -> Option<u64> {
+    #[must_use]
+    pub fn cpu_stat(&self, path: &str, key: &str) -> Option<u64> {
         let controlled = |one: &&Hierarchy| one.controls(&one.directory(path), "cpu");
         let directory = self.hierarchies.iter().find(controlled)?.directory(path);
         let text = fs::read_to_string(directory.join("cpu.stat")).ok()?;
@@ -159,7 +183,7 @@ impl Tree {
 impl Drop for Tree {
     fn drop(&mut self) {
         for hierarchy in &self.hierarchies {
-            // What cannot be removed now is removed by the next demo's sweep.
+            // What cannot be removed now is removed by the next sweep.
             remove_tree(&hierarchy.mount.join(&self.name)).ok();
         }
         for (root, controller) in &self.enabled_at_root {
