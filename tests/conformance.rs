@@ -81,6 +81,7 @@ fn type_of(kind: OurKind) -> Kind {
     match kind {
         OurKind::Counter => Kind::Counter,
         OurKind::Gauge => Kind::Gauge,
+        OurKind::Untyped => Kind::Untyped,
     }
 }
 

@@ -212,6 +212,7 @@ fn every_family_there_is_comes_with_its_type_and_labels() {
             let kind = match meta.kind {
                 family::Kind::Counter => Kind::Counter,
                 family::Kind::Gauge => Kind::Gauge,
+                family::Kind::Untyped => Kind::Untyped,
             };
             assert_eq!(family.kind, Some(kind), "{}", meta.name);
             for sample in &family.samples {

@@ -15,7 +15,7 @@ use crate::{PATIENCE, assert_whole, connections, eager, node_with};
 const CROWD: usize = 600;
 
 /// How many connections the agent holds at most.
-const ROOM: f64 = 256.0;
+const ROOM: u16 = 256;
 
 /// Descriptors for the agent's own purposes, on a node with [`PODS`] pods.
 const OWN_DESCRIPTORS: usize = 200;
@@ -87,9 +87,9 @@ fn no_crowd_keeps_scrapes_out_or_leaves_anything_behind() {
             crowd.iter_mut().for_each(|wire| wire.push(then));
             assert_served(&agent, name);
         }
-        assert!(connections(&agent) <= ROOM, "{name}: {} connections", connections(&agent));
+        assert!(connections(&agent) <= f64::from(ROOM), "{name}: {} connections", connections(&agent));
         let open = agent.open_files().len();
-        assert!(open < ROOM as usize + OWN_DESCRIPTORS, "{name}: {open} descriptors");
+        assert!(open < usize::from(ROOM) + OWN_DESCRIPTORS, "{name}: {open} descriptors");
         // What a connection may keep for its client is bounded, and so is the number of connections.
         let grown = agent.resident_bytes().saturating_sub(memory);
         assert!(grown < 64 << 20, "{name}: {grown} bytes");
@@ -97,7 +97,7 @@ fn no_crowd_keeps_scrapes_out_or_leaves_anything_behind() {
         agent.wait_until(&format!("they are gone: {name}"), PATIENCE, || connections(&agent) <= 2.0);
     }
     let closed = agent.page("/metrics").value("kata_pulse_http_connections_closed_total", &[("reason", "full")]);
-    assert!(closed >= CROWD as f64 - ROOM, "{closed} made way");
+    assert!(closed >= CROWD as f64 - f64::from(ROOM), "{closed} made way");
     let said = agent.log().iter().filter(|line| line.contains("no room for more connections")).count();
     let lines = agent.log().len();
     assert!((1..=5).contains(&said) && lines < 60, "said {said} times, in {lines} lines");

@@ -3,7 +3,12 @@
 //! Each is measured at two sizes of a node and divided by the difference, so that what a scrape costs in any case is not
 //! in it. `tests/golden/cost` keeps what it was; who changes it says so with `make golden`, and whoever reads the commit
 //! sees the price. `make bench` has the seconds.
-#![allow(clippy::unwrap_used, reason = "whatever fails here is the test's own failure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::borrowed_box,
+    reason = "whatever fails is the test's own failure, and says what it counted"
+)]
 
 mod allocations;
 mod instructions;

@@ -52,7 +52,7 @@ impl Fault {
                 fs::rename(path, ill.aside()).expect("move the file away");
                 fs::create_dir(path).expect("a directory");
             }
-            Self::Denied => fs::set_permissions(path, Permissions::from_mode(0)).expect("forbid"),
+            Self::Denied => fs::set_permissions(path, Permissions::from_mode(0o0)).expect("forbid"),
             Self::Empty => write(b""),
             Self::Truncated => write(&ill.content[..ill.content.len().div_ceil(2)]),
             Self::Garbage => write(&[0xff; 4096]),

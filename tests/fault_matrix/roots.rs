@@ -49,7 +49,7 @@ impl Fault {
                 fs::rename(root, aside).expect("move it away");
                 fs::write(root, "no directory").expect("a file");
             }
-            Self::Denied => fs::set_permissions(root, Permissions::from_mode(0)).expect("forbid"),
+            Self::Denied => fs::set_permissions(root, Permissions::from_mode(0o0)).expect("forbid"),
             Self::Garbage => {
                 for number in 0..500 {
                     fs::create_dir(root.join(format!("odd-{number}"))).expect("a directory");

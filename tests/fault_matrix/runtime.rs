@@ -195,7 +195,7 @@ impl Cell {
             Fault::Absent => self.node.runtime.stop(),
             Fault::Refused => self.node.runtime.crash(),
             Fault::Denied => {
-                fs::set_permissions(&socket, Permissions::from_mode(0)).expect("forbid");
+                fs::set_permissions(&socket, Permissions::from_mode(0o0)).expect("forbid");
                 self.node.runtime.cut_connections();
             }
             Fault::Calls(methods, fault) => {

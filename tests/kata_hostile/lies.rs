@@ -97,6 +97,7 @@ fn made_up(page: &Page) -> Vec<String> {
             let kind = match meta.kind {
                 family::Kind::Counter => Kind::Counter,
                 family::Kind::Gauge => Kind::Gauge,
+                family::Kind::Untyped => Kind::Untyped,
             };
             (meta.name, Some(kind), Some(meta.help))
         })

@@ -74,7 +74,8 @@ mod tests {
     #[test]
     fn all_clients_together_have_a_limit() {
         let all = InFlight::default();
-        let places: Vec<_> = (0..MAX_IN_ALL).map(|at| all.enter(client((at / 30) as u8), false).unwrap()).collect();
+        let places: Vec<_> =
+            (0..MAX_IN_ALL).map(|at| all.enter(client(u8::try_from(at / 30).unwrap()), false).unwrap()).collect();
         assert!(all.enter(client(99), false).is_none());
         drop(places);
         assert!(all.enter(client(99), false).is_some());

@@ -4,7 +4,7 @@
 //! in whatever way, kills what is in there and removes it.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
@@ -82,7 +82,7 @@ impl Drop for Containers {
 }
 
 /// Lets the cgroups below have what they are measured by.
-fn switch_on(hierarchy: &Hierarchy, directory: &PathBuf) {
+fn switch_on(hierarchy: &Hierarchy, directory: &Path) {
     if hierarchy.version == Version::V2 {
         for controller in MEASURED_V2 {
             // What the host does not have, or has elsewhere, is not measured there.

@@ -3,8 +3,8 @@
 /// The text behind the last line that begins with `key` and `separator`, without blanks around it.
 pub fn last<'a>(content: &'a [u8], key: &str, separator: u8) -> Option<&'a [u8]> {
     let lines = content.split(|byte| *byte == b'\n');
-    let values = lines.filter_map(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(&[separator]));
-    values.last().map(<[u8]>::trim_ascii)
+    let mut values = lines.filter_map(|line| line.strip_prefix(key.as_bytes())?.strip_prefix(&[separator]));
+    values.next_back().map(<[u8]>::trim_ascii)
 }
 
 /// Digits and nothing else, to a number of 64 bits.

@@ -126,9 +126,9 @@ async fn ask_agent(address: &Address) -> Result<String, TransportError> {
     let version = agent.version().await;
     after(&version, agent.is_open());
     if agent.is_open() {
-        let text = agent.guest_metrics().await;
-        assert!(text.as_ref().map_or(0, String::len) <= 1 << 20);
-        after(&text, agent.is_open());
+        let bytes = agent.guest_metrics(str::len).await;
+        assert!(*bytes.as_ref().unwrap_or(&0) <= 1 << 20);
+        after(&bytes, agent.is_open());
     }
     let version = version?;
     assert!(version.len() <= 64);
