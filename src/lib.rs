@@ -21,6 +21,7 @@ pub mod expose;
 mod flight;
 pub mod log;
 pub mod model;
+mod open_fds;
 pub mod protos;
 pub mod service;
 pub mod telemetry;

@@ -12,7 +12,8 @@ use support::paths;
 /// What each part of the crate may name beside itself. `main` is the binary, `lib` declares the parts.
 const RULE: &[(&str, &[&str])] = &[
     ("model", &[]),
-    ("telemetry", &[]),
+    ("open_fds", &[]),
+    ("telemetry", &["open_fds"]),
     ("log", &[]),
     ("cri", &["telemetry"]),
     ("containerd", &["cri"]),
@@ -22,7 +23,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("unix_socket", &[]),
     ("transport", &["protos", "unix_socket"]),
     ("unix_http", &["unix_socket"]),
-    ("collect", &["cri", "model", "protos", "telemetry", "transport", "unix_http"]),
+    ("collect", &["cri", "model", "open_fds", "protos", "telemetry", "transport", "unix_http"]),
     ("web", &["telemetry"]),
     ("expose", &["cri", "model", "telemetry", "web"]),
     // Names what the others take as options, but none that is above it.

@@ -5,7 +5,9 @@
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use procfs::WithCurrentSystemInfo;
 use procfs::process::Process;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -13,7 +15,12 @@ use prometheus::{Counter, Gauge, IntGauge};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Reads the process when it is gathered.
+use crate::open_fds;
+
+/// Descriptors counted one by one at most, on kernels that do not tell their number: more than may be open by default.
+const MAX_COUNTED_FDS: usize = 1 << 20;
+
+/// Reads the process when it is gathered. What cannot be read has no sample.
 #[derive(Debug)]
 pub struct ProcessMetrics {
     cpu: Counter,
@@ -21,7 +28,7 @@ pub struct ProcessMetrics {
     max_fds: IntGauge,
     virtual_memory: IntGauge,
     resident_memory: IntGauge,
-    start_time: Gauge,
+    start_time: Option<Gauge>,
     threads: IntGauge,
     /// Two who gather at once must not add the same CPU time twice.
     gathering: Mutex<()>,
@@ -30,10 +37,14 @@ pub struct ProcessMetrics {
 impl ProcessMetrics {
     /// Of the calling process.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let start_time = Gauge::new("process_start_time_seconds", "When the process was started, Unix time.")?;
-        if let Some(started) = started_at() {
-            start_time.set(started);
-        }
+        let start_time = match started_at() {
+            Some(started) => {
+                let gauge = Gauge::new("process_start_time_seconds", "When the process was started, Unix time.")?;
+                gauge.set(started.as_secs_f64());
+                Some(gauge)
+            }
+            None => None,
+        };
         Ok(Self {
             cpu: Counter::new("process_cpu_seconds_total", "CPU time used by the process, user and system.")?,
             open_fds: IntGauge::new("process_open_fds", "Open file descriptors.")?,
@@ -46,61 +57,56 @@ impl ProcessMetrics {
         })
     }
 
-    fn parts(&self) -> [&dyn Collector; 7] {
-        let Self { cpu, open_fds, max_fds, virtual_memory, resident_memory, start_time, threads, .. } = self;
-        [cpu, open_fds, max_fds, virtual_memory, resident_memory, start_time, threads]
-    }
-
-    fn read(&self) {
+    /// Reads everything, and gives what could be read.
+    fn read(&self) -> Vec<&dyn Collector> {
+        let mut read: Vec<&dyn Collector> = vec![&self.cpu];
         self.cpu.inc_by((cpu_seconds() - self.cpu.get()).max(0.0));
-        if let Some(open) = open_descriptors(Path::new("/proc/self/fd")) {
-            self.open_fds.set(whole(open));
+        let stat = Process::myself().and_then(|process| process.stat()).ok();
+        let facts = [
+            (&self.open_fds, open_fds::count(Path::new("/proc/self/fd"), true, MAX_COUNTED_FDS)),
+            (&self.max_fds, getrlimit(Resource::Nofile).current),
+            (&self.virtual_memory, stat.as_ref().map(|stat| stat.vsize)),
+            (&self.resident_memory, stat.as_ref().map(|stat| stat.rss_bytes().get())),
+            (&self.threads, stat.as_ref().and_then(|stat| u64::try_from(stat.num_threads).ok())),
+        ];
+        for (gauge, value) in facts {
+            if let Some(value) = value.and_then(|value| i64::try_from(value).ok()) {
+                gauge.set(value);
+                read.push(gauge);
+            }
         }
-        // Without a limit there is no number to compare with, and -1 is what other libraries say then.
-        self.max_fds.set(getrlimit(Resource::Nofile).current.map_or(-1, whole));
-        if let Ok(stat) = Process::myself().and_then(|process| process.stat()) {
-            self.virtual_memory.set(whole(stat.vsize));
-            self.resident_memory.set(whole(stat.rss.saturating_mul(procfs::page_size())));
-            self.threads.set(stat.num_threads);
-        }
+        read.extend(self.start_time.as_ref().map(|gauge| gauge as &dyn Collector));
+        read
     }
 }
 
 impl Collector for ProcessMetrics {
     fn desc(&self) -> Vec<&Desc> {
-        self.parts().into_iter().flat_map(|part| part.desc()).collect()
+        let Self { cpu, open_fds, max_fds, virtual_memory, resident_memory, start_time, threads, .. } = self;
+        let always: [&dyn Collector; 6] = [cpu, open_fds, max_fds, virtual_memory, resident_memory, threads];
+        let start_time = start_time.as_ref().map(|gauge| gauge as &dyn Collector);
+        always.into_iter().chain(start_time).flat_map(|part| part.desc()).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let _alone = self.gathering.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read();
-        self.parts().into_iter().flat_map(|part| part.collect()).collect()
+        self.read().into_iter().flat_map(|part| part.collect()).collect()
     }
-}
-
-fn whole(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn cpu_seconds() -> f64 {
     let used = clock_gettime(ClockId::ProcessCPUTime);
-    used.tv_sec as f64 + used.tv_nsec as f64 / 1e9
+    let part = |part: i64| u64::try_from(part).unwrap_or_default();
+    (Duration::from_secs(part(used.tv_sec)) + Duration::from_nanos(part(used.tv_nsec))).as_secs_f64()
 }
 
-/// Unix time in seconds, to a hundredth.
-fn started_at() -> Option<f64> {
+/// Since 1970, to a clock tick.
+fn started_at() -> Option<Duration> {
     let ticks = Process::myself().and_then(|process| process.stat()).ok()?.starttime;
-    let booted = procfs::boot_time_secs().ok()?;
-    Some(booted as f64 + ticks as f64 / procfs::ticks_per_second() as f64)
-}
-
-/// Number of entries in a directory of descriptors. Since Linux 6.2 its size is that number; before it is 0.
-fn open_descriptors(directory: &Path) -> Option<u64> {
-    match std::fs::metadata(directory).ok()?.len() {
-        // One is the listing itself.
-        0 => u64::try_from(std::fs::read_dir(directory).ok()?.count().saturating_sub(1)).ok(),
-        open => Some(open),
-    }
+    let second = procfs::ticks_per_second();
+    let tick = Duration::from_secs(1).checked_div(u32::try_from(second).ok()?)?;
+    let since_boot = Duration::from_secs(ticks / second) + tick * u32::try_from(ticks % second).ok()?;
+    Some(Duration::from_secs(procfs::boot_time_secs().ok()?) + since_boot)
 }
 
 #[cfg(test)]
@@ -135,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_counted_with_and_without_the_kernels_help() {
-        let own = Path::new("/proc/self/fd");
-        let listed = u64::try_from(std::fs::read_dir(own).unwrap().count()).unwrap() - 1;
+    fn descriptors_opened_are_in_the_count() {
+        let process = ProcessMetrics::new().unwrap();
+        let before = value(&process.collect(), "process_open_fds");
         let more: Vec<std::fs::File> = (0..500).map(|_| std::fs::File::open("/dev/null").unwrap()).collect();
-        let open = open_descriptors(own).unwrap();
+        let grown = value(&process.collect(), "process_open_fds") - before;
         // Other tests of this process open and close files meanwhile.
-        assert!(open.abs_diff(listed + 500) < 200, "{listed} {open}");
+        assert!((300.0..700.0).contains(&grown), "{grown}");
         drop(more);
     }
 

@@ -110,13 +110,16 @@ impl Agent {
             .new_agent();
         // Until the port is known the address is a placeholder; an early failure already drops the agent properly.
         let mut agent = Self { child, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, http };
-        let mut address = None;
-        agent.wait_until("it says an address to listen on", PATIENCE, || {
-            address = agent.log().iter().find_map(|line| listening_address(line));
-            address.is_some()
-        });
-        agent.address = address.expect("waited for");
-        agent
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ended = agent.child.try_wait().expect("wait for the agent").is_some();
+            if let Some(address) = agent.log().iter().find_map(|line| listening_address(line)) {
+                agent.address = address;
+                return agent;
+            }
+            assert!(!ended && Instant::now() < deadline, "the agent says no address to listen on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The agent's process.

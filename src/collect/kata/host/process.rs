@@ -1,6 +1,6 @@
 //! One component of a sandbox: the processes that are it, and their sum.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::HostReader;
 use super::parse::{Io, Stat, Status};
@@ -8,6 +8,7 @@ use super::table::Identity;
 use crate::collect::held::HeldFile;
 use crate::model::host_side::ProcessUse;
 use crate::model::units::{Bytes, Seconds};
+use crate::open_fds;
 
 /// Descriptors counted one by one at most, on kernels that do not tell their number.
 const MAX_COUNTED_FDS: usize = 4096;
@@ -174,7 +175,7 @@ impl Member {
             resident_anon: status.anon,
             resident_shmem: status.shmem,
             threads: stat.map(|(_, threads)| threads),
-            open_fds: open_fds(&dir.join("fd"), host.real_procfs),
+            open_fds: open_fds::count(&dir.join("fd"), host.real_procfs, MAX_COUNTED_FDS),
             read_bytes: io.map(|io| Bytes(io.read)),
             written_bytes: io.map(|io| Bytes(io.written)),
         };
@@ -182,32 +183,9 @@ impl Member {
     }
 }
 
-/// How many descriptors a process has open. Since kernel 6.2 the directory's size says so; before, and where `/proc` is
-/// no procfs, they are counted, and a process with very many gives no number.
-fn open_fds(dir: &Path, real_procfs: bool) -> Option<u64> {
-    if real_procfs {
-        let size = std::fs::metadata(dir).ok()?.len();
-        if size > 0 {
-            return Some(size);
-        }
-    }
-    let counted = std::fs::read_dir(dir).ok()?.take(MAX_COUNTED_FDS + 1).count();
-    if counted > MAX_COUNTED_FDS { None } else { u64::try_from(counted).ok() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn this_process_has_as_many_descriptors_either_way() {
-        let dir = Path::new("/proc/self/fd");
-        let by_size = open_fds(dir, true).unwrap();
-        let counted = open_fds(dir, false).unwrap();
-        // Counting opens the directory itself; other tests open files meanwhile.
-        assert!(by_size > 0 && counted.abs_diff(by_size) < 200, "{by_size} {counted}");
-        assert_eq!(open_fds(Path::new("/proc/self/none"), true), None);
-    }
 
     #[test]
     fn a_sum_lacks_what_one_part_lacks() {
