@@ -1,8 +1,8 @@
-//! One HTTP/1.1 GET over a Unix socket, with a deadline and a size cap. A leaf: shims and Cloud Hypervisor are asked
+//! HTTP/1.1 GET over a Unix socket, with a deadline and a size cap. A leaf: shims and Cloud Hypervisor are asked
 //! through it.
 //!
-//! Each exchange has a connection of its own, driven by the future itself: dropping the future closes the socket and
-//! leaves no task behind. There is no other method than GET.
+//! A connection is driven by the exchange itself: dropping its future closes the socket and leaves no task behind. There is
+//! no other method than GET.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -88,46 +88,117 @@ fn excerpt(body: &[u8]) -> String {
 /// Asks for `route` and hands the body of a 200 to `take` as it arrives. After an error what was taken is not the whole
 /// body.
 pub async fn get(socket: &Path, route: &'static str, bounds: Bounds, take: impl FnMut(&[u8])) -> Result<(), HttpError> {
-    let answer = tokio::time::timeout(bounds.deadline, exchange(socket, route, bounds.body_bytes, take)).await;
-    answer.unwrap_or(Err(Fault::Late(bounds.deadline))).map_err(|fault| HttpError {
-        socket: socket.to_owned(),
-        route,
-        fault,
-    })
+    Session::new(socket).get(route, bounds, take).await
 }
 
 /// Asks for `route` and keeps the body.
 pub async fn get_bytes(socket: &Path, route: &'static str, bounds: Bounds) -> Result<Vec<u8>, HttpError> {
-    let mut body = Vec::new();
-    get(socket, route, bounds, |piece| body.extend_from_slice(piece)).await?;
-    Ok(body)
+    Session::new(socket).get_bytes(route, bounds).await
 }
 
-async fn exchange(socket: &Path, route: &'static str, limit: usize, take: impl FnMut(&[u8])) -> Result<(), Fault> {
-    let stream = unix_socket::connect(socket).await.map_err(Fault::Connect)?;
-    let heard = Arc::new(AtomicBool::new(false));
-    let stream = Listening { stream, heard: Arc::clone(&heard) };
-    let broken =
-        |error: hyper::Error| if heard.load(Ordering::Relaxed) { Fault::Broken(error) } else { Fault::NoAnswer };
-    let (mut sender, connection) =
-        http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let ask = async {
-        // A host is obligatory and means nothing here. Nothing else is sent: Cloud Hypervisor's server refuses
-        // headers that it knows but does not support.
-        let mut request = Request::new(Empty::<Bytes>::new());
-        *request.uri_mut() = Uri::from_static(route);
-        request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
-        let response = sender.send_request(request).await.map_err(broken)?;
-        read_answer(response, limit, take).await
-    };
-    tokio::pin!(connection, ask);
-    let mut open = true;
-    loop {
-        // Bytes move only while the connection is polled; once it has ended, what it received can still be read.
-        tokio::select! {
-            answer = &mut ask => return answer,
-            _ = &mut connection, if open => open = false,
+/// Exchanges with one server, one after the other. They share a connection while the server keeps it open: where it does
+/// not, each has its own.
+#[derive(Debug)]
+pub struct Session<'a> {
+    socket: &'a Path,
+    open: Option<Open>,
+}
+
+impl<'a> Session<'a> {
+    /// Nothing is connected yet.
+    pub fn new(socket: &'a Path) -> Self {
+        Self { socket, open: None }
+    }
+
+    /// As [`get`].
+    pub async fn get(&mut self, route: &'static str, bounds: Bounds, take: impl FnMut(&[u8])) -> Result<(), HttpError> {
+        let answer = tokio::time::timeout(bounds.deadline, self.exchange(route, bounds.body_bytes, take)).await;
+        answer.unwrap_or(Err(Fault::Late(bounds.deadline))).map_err(|fault| HttpError {
+            socket: self.socket.to_owned(),
+            route,
+            fault,
+        })
+    }
+
+    /// As [`get_bytes`].
+    pub async fn get_bytes(&mut self, route: &'static str, bounds: Bounds) -> Result<Vec<u8>, HttpError> {
+        let mut body = Vec::new();
+        self.get(route, bounds, |piece| body.extend_from_slice(piece)).await?;
+        Ok(body)
+    }
+
+    async fn exchange(&mut self, route: &'static str, limit: usize, mut take: impl FnMut(&[u8])) -> Result<(), Fault> {
+        // What is not put back is closed: after an error, and when this future is dropped.
+        if let Some(mut open) = self.open.take() {
+            match open.exchange(route, limit, &mut take).await {
+                // The server had closed it after its last answer.
+                Err(Fault::NoAnswer) => {}
+                outcome => {
+                    self.keep(open, &outcome);
+                    return outcome;
+                }
+            }
         }
+        let mut open = Open::connect(self.socket).await?;
+        let outcome = open.exchange(route, limit, &mut take).await;
+        self.keep(open, &outcome);
+        outcome
+    }
+
+    fn keep(&mut self, open: Open, outcome: &Result<(), Fault>) {
+        self.open = Some(open).filter(|open| outcome.is_ok() && open.connection.is_some());
+    }
+}
+
+/// A connection on which nothing is under way.
+struct Open {
+    sender: http1::SendRequest<Empty<Bytes>>,
+    /// `None` once it has ended.
+    connection: Option<Pin<Box<http1::Connection<TokioIo<Listening>, Empty<Bytes>>>>>,
+    heard: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Open").finish_non_exhaustive()
+    }
+}
+
+impl Open {
+    async fn connect(socket: &Path) -> Result<Self, Fault> {
+        let stream = unix_socket::connect(socket).await.map_err(Fault::Connect)?;
+        let heard = Arc::new(AtomicBool::new(false));
+        let stream = Listening { stream, heard: Arc::clone(&heard) };
+        let handshake = http1::Builder::new().max_buf_size(BUFFER_BYTES).handshake(TokioIo::new(stream)).await;
+        // Nothing has been written or read yet.
+        let (sender, connection) = handshake.map_err(|_| Fault::NoAnswer)?;
+        Ok(Self { sender, connection: Some(Box::pin(connection)), heard })
+    }
+
+    async fn exchange(&mut self, route: &'static str, limit: usize, take: impl FnMut(&[u8])) -> Result<(), Fault> {
+        let Self { sender, connection, heard } = self;
+        heard.store(false, Ordering::Relaxed);
+        let broken =
+            |error: hyper::Error| if heard.load(Ordering::Relaxed) { Fault::Broken(error) } else { Fault::NoAnswer };
+        let ask = async {
+            sender.ready().await.map_err(broken)?;
+            // A host is obligatory and means nothing here. Nothing else is sent: Cloud Hypervisor's server refuses
+            // headers that it knows but does not support.
+            let mut request = Request::new(Empty::<Bytes>::new());
+            *request.uri_mut() = Uri::from_static(route);
+            request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
+            let response = sender.send_request(request).await.map_err(broken)?;
+            read_answer(response, limit, take).await
+        };
+        tokio::pin!(ask);
+        // Bytes move only while the connection is polled; once it has ended, what it received can still be read.
+        while let Some(driven) = connection {
+            tokio::select! {
+                answer = &mut ask => return answer,
+                _ = driven => *connection = None,
+            }
+        }
+        ask.await
     }
 }
 

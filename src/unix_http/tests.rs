@@ -1,6 +1,6 @@
 //! Faults of a server on a real Unix socket.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
@@ -250,3 +250,45 @@ trait Briefly: Future + Sized {
     }
 }
 impl<F: Future> Briefly for F {}
+
+#[tokio::test]
+async fn exchanges_of_a_session_share_a_connection() {
+    let server = Server::new(|stream| {
+        stream.write_all(&whole(b"one"))?;
+        let mut second = [0; 4];
+        stream.read_exact(&mut second)?;
+        stream.write_all(&whole(&second))
+    });
+    let socket = server.socket();
+    let mut session = Session::new(&socket);
+    assert_eq!(session.get_bytes("/one", BOUNDS).await.unwrap(), b"one");
+    assert_eq!(session.get_bytes("/two", BOUNDS).await.unwrap(), b"GET ");
+    assert!(server.head().starts_with("GET /one "));
+}
+
+#[tokio::test]
+async fn a_session_outlives_connections() {
+    // This server hangs up after every answer, and does not say so before.
+    let server = Server::saying(whole(b"body"));
+    let socket = server.socket();
+    let mut session = Session::new(&socket);
+    for route in ["/one", "/two", "/three"] {
+        assert_eq!(session.get_bytes(route, BOUNDS).await.unwrap(), b"body");
+        assert!(server.head().starts_with(&format!("GET {route} ")));
+    }
+}
+
+#[tokio::test]
+async fn an_exchange_that_failed_takes_its_connection_with_it() {
+    let server = Server::new(|stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n")?;
+        stream.write_all(&[b'x'; 5000])?;
+        std::thread::sleep(Duration::from_millis(1));
+        Ok(())
+    });
+    let socket = server.socket();
+    let mut session = Session::new(&socket);
+    assert!(matches!(session.get_bytes("/one", BOUNDS).await.unwrap_err().fault, Fault::TooLarge(1000)));
+    let large = Bounds { body_bytes: 5000, ..BOUNDS };
+    assert_eq!(session.get_bytes("/two", large).await.unwrap(), [b'x'; 5000]);
+}

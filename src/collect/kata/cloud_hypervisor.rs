@@ -21,7 +21,7 @@ use crate::collect::kata::json::{If, Object};
 use crate::model::guest::{Latency, VmState, Vmm, VmmDisk, VmmNetwork};
 use crate::model::inventory::KataRuntime;
 use crate::model::units::{Bytes, Seconds};
-use crate::unix_http::{self, Bounds, Fault, HttpError};
+use crate::unix_http::{Bounds, Fault, HttpError, Session};
 
 /// Longest time for one collection of facts.
 pub const DEADLINE: Duration = Duration::from_secs(3);
@@ -82,7 +82,7 @@ pub struct Counters {
     pub networks: Vec<VmmNetwork>,
 }
 
-/// One VMM, by its API socket. Each request is a connection of its own.
+/// One VMM, by its API socket. It is connected for as long as one collection asks it: it serves few clients at once.
 #[derive(Clone, Debug)]
 pub struct CloudHypervisor {
     socket: PathBuf,
@@ -104,7 +104,7 @@ impl CloudHypervisor {
 
     /// Asks who answers: the cheapest way to the VMM's pid. Answered even while the guest boots.
     pub async fn ping(&self, deadline: Duration) -> Result<Ping, VmmError> {
-        let body = self.ask(PING, Instant::now() + deadline.min(DEADLINE)).await?;
+        let body = ask(&mut Session::new(&self.socket), PING, Instant::now() + deadline.min(DEADLINE)).await?;
         parse_ping(&body).map_err(|source| VmmError::Parse { route: PING, source })
     }
 
@@ -112,14 +112,15 @@ impl CloudHypervisor {
     /// state says so, and nothing else is told.
     pub async fn vmm(&self, deadline: Duration) -> Result<Vmm, VmmError> {
         let until = Instant::now() + deadline.min(DEADLINE);
-        let info = match self.ask(INFO, until).await {
+        let mut session = Session::new(&self.socket);
+        let info = match ask(&mut session, INFO, until).await {
             Ok(body) => parse_info(&body).map_err(|source| VmmError::Parse { route: INFO, source })?,
             Err(error) if is_not_running(&error) => {
                 return Ok(Vmm { state: Some(VmState::NotRunning), ..Vmm::default() });
             }
             Err(error) => return Err(error.into()),
         };
-        let counters = match self.ask(COUNTERS, until).await {
+        let counters = match ask(&mut session, COUNTERS, until).await {
             Ok(body) => parse_counters(&body).map_err(|source| VmmError::Parse { route: COUNTERS, source })?,
             // Made but not booted: the machine has a size and nothing to count.
             Err(error) if is_not_running(&error) => Counters::default(),
@@ -128,11 +129,11 @@ impl CloudHypervisor {
         let (Info { state, memory }, Counters { disks, networks }) = (info, counters);
         Ok(Vmm { state, memory, disks, networks })
     }
+}
 
-    async fn ask(&self, route: &'static str, until: Instant) -> Result<Vec<u8>, HttpError> {
-        let bounds = Bounds { deadline: until.saturating_duration_since(Instant::now()), body_bytes: MAX_BODY_BYTES };
-        unix_http::get_bytes(&self.socket, route, bounds).await
-    }
+async fn ask(session: &mut Session<'_>, route: &'static str, until: Instant) -> Result<Vec<u8>, HttpError> {
+    let deadline = until.saturating_duration_since(Instant::now());
+    session.get_bytes(route, Bounds { deadline, body_bytes: MAX_BODY_BYTES }).await
 }
 
 /// `500 ["Error from API","The VM info is not available","VM is not running"]`
