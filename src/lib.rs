@@ -19,6 +19,7 @@ pub mod cri;
 pub mod discover;
 pub mod expose;
 mod flight;
+pub mod heap;
 pub mod log;
 pub mod model;
 mod open_fds;

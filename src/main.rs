@@ -18,6 +18,7 @@ use kata_pulse::expose::page::Pages;
 use kata_pulse::expose::sandboxes;
 use kata_pulse::expose::text::{Format as TextFormat, Text};
 use kata_pulse::expose::walk::{View, walk};
+use kata_pulse::heap;
 use kata_pulse::log::{self, FilterHandle};
 use kata_pulse::model::snapshot::{Snapshot, SnapshotSource};
 use kata_pulse::service::Service;
@@ -29,6 +30,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const COLLECT_DEADLINE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
+    heap::bound();
     let cli = match Cli::try_parse_from(cli::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),

@@ -12,6 +12,7 @@ use support::paths;
 /// What each part of the crate may name beside itself. `main` is the binary, `lib` declares the parts.
 const RULE: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("heap", &[]),
     ("open_fds", &[]),
     ("telemetry", &["open_fds"]),
     ("log", &[]),
@@ -41,6 +42,7 @@ const RULE: &[(&str, &[&str])] = &[
             "cri",
             "discover",
             "expose",
+            "heap",
             "log",
             "model",
             "service",

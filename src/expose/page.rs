@@ -1,26 +1,23 @@
-//! Bodies, encoded and compressed once per snapshot however many ask for them.
+//! Bodies, encoded and compressed once for all who ask for them at the same time.
+//!
+//! None is kept after that: it is the largest piece of memory the agent has, would lie there until the next scrape, and
+//! the metrics about the agent itself would stand still in it.
 
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant};
 
-use actix_web::error::BlockingError;
 use actix_web::web::{self, Bytes};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use tokio::sync::OnceCell;
+use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
 
 use crate::expose::family::Profile;
 use crate::expose::text::{Format, Text};
 use crate::expose::walk::{View, walk};
 use crate::model::snapshot::Snapshot;
 use crate::telemetry::Telemetry;
-
-/// How long a body is kept for others: for scrapes at the same moment. The agent's metrics about itself are in it and
-/// must not stand still however long a snapshot is reused.
-const KEPT: Duration = Duration::from_secs(1);
 
 /// Which body.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,53 +35,61 @@ pub struct Key {
 pub struct Pages {
     profile: RwLock<Profile>,
     telemetry: Arc<Telemetry>,
-    cache: Mutex<Cache>,
+    under_way: Mutex<UnderWay>,
     last_size: AtomicUsize,
 }
 
-type Cell = Arc<OnceCell<Bytes>>;
+/// The body could not be encoded: that broke down.
+#[derive(Clone, Copy, Debug)]
+pub struct BrokeDown;
 
+type Encoding = BoxFuture<'static, Result<Bytes, BrokeDown>>;
+
+/// What is being encoded.
 #[derive(Debug, Default)]
-struct Cache {
+struct UnderWay {
     of: Weak<Snapshot>,
-    cells: HashMap<Key, (Instant, Cell)>,
+    bodies: HashMap<Key, WeakShared<Encoding>>,
 }
 
 impl Pages {
     /// Encodes what the profile has.
     pub fn new(profile: Profile, telemetry: Arc<Telemetry>) -> Self {
         let profile = RwLock::new(profile);
-        Self { profile, telemetry, cache: Mutex::default(), last_size: AtomicUsize::new(0) }
+        Self { profile, telemetry, under_way: Mutex::default(), last_size: AtomicUsize::new(0) }
     }
 
     /// Changes the profile of bodies to come.
     pub fn set_profile(&self, profile: Profile) {
         *self.profile.write().unwrap_or_else(PoisonError::into_inner) = profile;
-        *self.cache.lock().unwrap_or_else(PoisonError::into_inner) = Cache::default();
+        *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = UnderWay::default();
     }
 
     /// The body. Concurrent requests for the same one share the work.
-    pub async fn body(self: &Arc<Self>, snapshot: &Arc<Snapshot>, key: Key) -> Result<Bytes, BlockingError> {
-        let encode = |key: Key| {
-            let (pages, snapshot) = (Arc::clone(self), Arc::clone(snapshot));
-            // A large body takes tens of milliseconds, and a worker has other connections to serve.
-            web::block(move || Bytes::from(pages.encode(&snapshot, &key)))
-        };
+    pub async fn body(self: &Arc<Self>, snapshot: &Arc<Snapshot>, key: Key) -> Result<Bytes, BrokeDown> {
         if matches!(key.view, View::Sandbox(_)) {
-            return encode(key).await;
+            return self.encoding(snapshot, key).await;
         }
-        let cell = {
-            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-            if !std::ptr::eq(cache.of.as_ptr(), Arc::as_ptr(snapshot)) {
-                *cache = Cache { of: Arc::downgrade(snapshot), cells: HashMap::new() };
-            }
-            let (begun, cell) = cache.cells.entry(key.clone()).or_insert_with(|| (Instant::now(), Cell::default()));
-            if begun.elapsed() > KEPT {
-                (*begun, *cell) = (Instant::now(), Cell::default());
-            }
-            Arc::clone(cell)
-        };
-        cell.get_or_try_init(|| encode(key)).await.cloned()
+        self.shared(snapshot, key).await
+    }
+
+    fn shared(self: &Arc<Self>, snapshot: &Arc<Snapshot>, key: Key) -> Shared<Encoding> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::ptr::eq(under_way.of.as_ptr(), Arc::as_ptr(snapshot)) {
+            *under_way = UnderWay { of: Arc::downgrade(snapshot), bodies: HashMap::new() };
+        }
+        under_way.bodies.get(&key).and_then(WeakShared::upgrade).unwrap_or_else(|| {
+            let shared = self.encoding(snapshot, key.clone()).shared();
+            under_way.bodies.extend(shared.downgrade().map(|weak| (key, weak)));
+            shared
+        })
+    }
+
+    /// A large body takes tens of milliseconds, and a worker has other connections to serve.
+    fn encoding(self: &Arc<Self>, snapshot: &Arc<Snapshot>, key: Key) -> Encoding {
+        let (pages, snapshot) = (Arc::clone(self), Arc::clone(snapshot));
+        let encoded = web::block(move || Bytes::from(pages.encode(&snapshot, &key)));
+        encoded.map(|encoded| encoded.map_err(|_| BrokeDown)).boxed()
     }
 
     fn encode(&self, snapshot: &Snapshot, key: &Key) -> Vec<u8> {
@@ -112,4 +117,25 @@ pub fn compress(body: &[u8]) -> Vec<u8> {
     // A Vec takes every write, so neither step can fail.
     let written = encoder.write_all(body).and_then(|()| encoder.finish());
     written.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_at_the_same_time_shares_a_body_that_nobody_keeps() {
+        let pages = Arc::new(Pages::new(Profile::All, Arc::new(Telemetry::new().unwrap())));
+        let snapshot = Arc::new(Snapshot::default());
+        let key = |gzip| Key { view: View::All, format: Format::Prometheus, gzip };
+        let ask = |gzip| pages.body(&snapshot, key(gzip));
+        let (one, other, packed) = tokio::join!(ask(false), ask(false), ask(true));
+        let (one, other, packed) = (one.unwrap(), other.unwrap(), packed.unwrap());
+        assert!(std::ptr::eq(one.as_ptr(), other.as_ptr()) && one.len() > 1000);
+        assert!(packed.starts_with(&[0x1f, 0x8b]));
+        drop(other);
+        assert!(one.is_unique(), "somebody keeps the body");
+        let later = ask(false).await.unwrap();
+        assert!(!std::ptr::eq(one.as_ptr(), later.as_ptr()));
+    }
 }
