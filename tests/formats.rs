@@ -10,6 +10,7 @@ use k8s_cri::v1;
 use kata_pulse::expose::catalog::{Carries, families};
 use kata_pulse::expose::family::{self, Profile};
 use kata_pulse::model::identity;
+use kata_pulse::model::node::SETTINGS;
 use kata_pulse_simulator::cri::{Exit, Pod};
 
 mod support;
@@ -199,10 +200,48 @@ fn kata_page() -> Page {
     Agent::start(flags).page("/metrics")
 }
 
+/// A scrape of a node that tells everything of itself as a host: its processor's clock is governed, connections are
+/// tracked, and its one interface has every file an interface can have.
+fn host_page() -> Page {
+    let host = Host::v2();
+    for (path, text) in [
+        ("etc/os-release", "ID=testing\nNAME=\"Testing\"\nVERSION_ID=\"1.2\"\n"),
+        ("proc/1/net/arp", "IP address HW type Flags HW address Mask Device\n10.0.0.1 0x1 0x2 aa:bb * ens5\n"),
+        ("proc/1/net/softnet_stat", "0000000a 00000001 00000002 0 0 0 0 0 0 0 0 0 00000000 0 0\n"),
+        ("proc/1/net/stat/nf_conntrack", "entries  clashres\n0000001f  00000000\n"),
+        ("proc/cpuinfo", "processor\t: 0\nvendor_id\t: GenuineIntel\n\n"),
+        ("proc/diskstats", " 259 0 nvme0n1 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n"),
+        ("proc/loadavg", "7.67 9.60 7.76 5/127 20972\n"),
+        (
+            "proc/stat",
+            "cpu0 25 0 25 250 0 0 0 0 0 0\nintr 5 1\nctxt 1\nbtime 1700000000\nprocesses 1\nprocs_running 2\nprocs_blocked 0\n",
+        ),
+        ("proc/sys/fs/file-nr", "890\t0\t2466174\n"),
+        ("proc/sys/net/netfilter/nf_conntrack_max", "262144\n"),
+    ] {
+        host.write(path, text);
+    }
+    for resource in ["cpu", "io", "irq", "memory"] {
+        let stall = |kind: &str| format!("{kind} avg10=0.00 avg60=0.00 avg300=0.00 total=1500000\n");
+        host.write(&format!("proc/pressure/{resource}"), &[stall("some"), stall("full")].concat());
+    }
+    for clock in ["cpuinfo_cur", "cpuinfo_min", "cpuinfo_max", "scaling_cur", "scaling_min", "scaling_max"] {
+        host.write(&format!("sys/devices/system/cpu/cpu0/cpufreq/{clock}_freq"), "2400000\n");
+    }
+    let counts = ["carrier_changes", "carrier_up_count", "carrier_down_count", "speed", "statistics/rx_nohandler"];
+    for file in SETTINGS.iter().chain(&counts) {
+        host.write(&format!("sys/class/net/ens5/{file}"), "1\n");
+    }
+    host.write("sys/class/net/ens5/operstate", "up\n");
+    let mut flags = host.flags();
+    flags.extend(["--metrics-profile", "all", "--enable-collectors", "node"].map(Into::into));
+    Agent::start(flags).page("/metrics")
+}
+
 #[test]
 fn every_family_there_is_comes_with_its_type_and_labels() {
     let mut pages: Vec<Page> = scrapes().iter().map(page).collect();
-    pages.push(kata_page());
+    pages.extend([kata_page(), host_page()]);
     for (meta, carries) in families() {
         let six: &[&str] = if carries == Carries::Identity { &identity::Labels::NAMES } else { &[] };
         let expected: BTreeSet<&str> = meta.labels.iter().chain(six).copied().collect();

@@ -17,33 +17,42 @@ pub struct BlockDevices {
     proc: PathBuf,
     names: HashMap<DeviceNumber, String>,
     looked: Option<Instant>,
+    /// Nothing was read at the last look: the next collection looks again.
+    failed: bool,
 }
 
 impl BlockDevices {
     /// Knows nothing until first asked.
     pub fn new(proc: PathBuf) -> Self {
-        Self { proc, names: HashMap::new(), looked: None }
+        Self { proc, names: HashMap::new(), looked: None, failed: false }
     }
 
-    /// `/dev/<name>`, or blank when the node has no such device (any more).
+    /// `/dev/<name>`, or blank when the node has no such device (any more). `now` is the same within a collection.
     pub fn name_of(&mut self, number: DeviceNumber, now: Instant) -> &str {
-        let due = self.looked.is_none_or(|looked| now.duration_since(looked) >= RETRY);
-        if due && !self.names.contains_key(&number) {
+        if !self.names.contains_key(&number) && self.is_due(now) {
             self.looked = Some(now);
-            if let Ok(stats) = procfs::DiskStats::from_file(self.proc.join("diskstats")) {
-                self.names = stats
-                    .0
-                    .into_iter()
-                    .filter_map(|disk| {
-                        let number = DeviceNumber {
-                            major: u32::try_from(disk.major).ok()?,
-                            minor: u32::try_from(disk.minor).ok()?,
-                        };
-                        Some((number, format!("/dev/{}", disk.name)))
-                    })
-                    .collect();
-            }
+            self.look();
         }
         self.names.get(&number).map_or("", String::as_str)
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        // No time at all passes within a collection.
+        let pause = if self.failed { Duration::from_nanos(1) } else { RETRY };
+        self.looked.is_none_or(|looked| now.duration_since(looked) >= pause)
+    }
+
+    fn look(&mut self) {
+        let stats = procfs::DiskStats::from_file(self.proc.join("diskstats")).map(|stats| stats.0).unwrap_or_default();
+        self.failed = stats.is_empty();
+        if self.failed {
+            return;
+        }
+        let named = stats.into_iter().filter_map(|disk| {
+            let number =
+                DeviceNumber { major: u32::try_from(disk.major).ok()?, minor: u32::try_from(disk.minor).ok()? };
+            Some((number, format!("/dev/{}", disk.name)))
+        });
+        self.names = named.collect();
     }
 }

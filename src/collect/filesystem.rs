@@ -58,6 +58,9 @@ impl Filesystems {
         }
         let path = self.roots.proc.join("1/mountinfo");
         let table = MountInfos::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
+        if table.0.is_empty() {
+            return Err(CollectError::Read(format!("{}: empty", path.display())));
+        }
         self.mounts_read = Some(Instant::now());
         let mut mounts: Vec<Mount> = Vec::new();
         for mount in table.0 {

@@ -10,7 +10,7 @@ use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::machine::{Dimm, Machine};
 use crate::model::units::Bytes;
 
-/// Hardware changes by hot-plug only.
+/// Hardware changes by hot-plug only. What could not be read is read again at the next collection.
 const INTERVAL: Duration = Duration::from_secs(300);
 
 /// Reads identity and topology.
@@ -26,19 +26,36 @@ impl Machines {
         Self { roots, last: None }
     }
 
-    fn read(&self) -> Result<Machine, CollectError> {
+    /// What there is, and what is missing that every kernel has.
+    fn read(&self) -> (Machine, Option<CollectError>) {
         let Roots { host, proc, sys, .. } = &*self.roots;
-        let path = proc.join("meminfo");
-        let meminfo = std::fs::read(&path)
-            .map(|content| Meminfo::parse(&content))
-            .map_err(|error| CollectError::Read(format!("{}: {error}", path.display())))?;
+        let missing = |name: &str, problem: &dyn std::fmt::Display| {
+            CollectError::Read(format!("{}: {problem}", proc.join(name).display()))
+        };
+        let (meminfo, mut problem) = match std::fs::read(proc.join("meminfo")) {
+            Ok(content) => (Meminfo::parse(&content), None),
+            Err(error) => (Meminfo::default(), Some(missing("meminfo", &error))),
+        };
+        if meminfo.total.is_none() || meminfo.swap_total.is_none() {
+            problem.get_or_insert_with(|| missing("meminfo", &"no MemTotal or SwapTotal"));
+        }
         let topology = Topology::read(proc, sys);
+        if topology.cores.is_none() {
+            problem.get_or_insert_with(|| missing("stat", &"no CPUs"));
+        }
+        let of_kernel = |name: &str| line(&proc.join("sys/kernel").join(name));
+        let (boot_id, kernel_version) = (of_kernel("random/boot_id"), of_kernel("osrelease"));
+        for (name, value) in [("sys/kernel/random/boot_id", &boot_id), ("sys/kernel/osrelease", &kernel_version)] {
+            if value.is_none() {
+                problem.get_or_insert_with(|| missing(name, &"unreadable"));
+            }
+        }
         let machine_id = line(&host.join("etc/machine-id")).or_else(|| line(&host.join("var/lib/dbus/machine-id")));
-        Ok(Machine {
+        let machine = Machine {
             machine_id: machine_id.unwrap_or_default(),
             system_uuid: line(&sys.join("class/dmi/id/product_uuid")).unwrap_or_default(),
-            boot_id: line(&proc.join("sys/kernel/random/boot_id")).unwrap_or_default(),
-            kernel_version: line(&proc.join("sys/kernel/osrelease")).unwrap_or_default(),
+            boot_id: boot_id.unwrap_or_default(),
+            kernel_version: kernel_version.unwrap_or_default(),
             os_version: os_version(host).unwrap_or_default(),
             cores: topology.cores,
             physical_cores: topology.physical_cores,
@@ -48,7 +65,8 @@ impl Machines {
             memory: meminfo.total,
             swap: meminfo.swap_total,
             dimms: dimms(sys),
-        })
+        };
+        (machine, problem)
     }
 }
 
@@ -64,10 +82,12 @@ impl Collector for Machines {
             draft.machine = Some(Arc::clone(machine));
             return Ok(());
         }
-        let machine = Arc::new(self.read()?);
-        self.last = Some((Instant::now(), Arc::clone(&machine)));
+        let (machine, problem) = self.read();
+        let machine = Arc::new(machine);
+        // Half of it is not kept: it would stay half for as long as all of it.
+        self.last = problem.is_none().then(|| (Instant::now(), Arc::clone(&machine)));
         draft.machine = Some(machine);
-        Ok(())
+        problem.map_or(Ok(()), Err)
     }
 }
 
@@ -103,6 +123,8 @@ impl Topology {
         let stat = read("stat");
         let stat = String::from_utf8_lossy(&stat);
         let online = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count() as u64;
+        // Where what follows the CPUs is not there, some of them may not be either.
+        let online = if stat.lines().any(|line| line.starts_with("ctxt ")) { online } else { 0 };
         let from_sysfs = Self::from_sysfs(sys);
         let found = if from_sysfs.cores == Some(online) { from_sysfs } else { Self::from_cpuinfo(&read("cpuinfo")) };
         Self { cores: (online > 0).then_some(online), ..found }
@@ -191,6 +213,37 @@ mod tests {
         let two = [cpu(0, 0), cpu(1, 0).replace("id\t: 0", "id\t: 1")].concat();
         let topology = Topology::from_cpuinfo(two.as_bytes());
         assert_eq!((topology.sockets, topology.physical_cores), (Some(2), Some(2)));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_read_again_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let here = root.path().to_owned();
+        let roots = Roots { host: here.clone(), proc: here.clone(), sys: here.clone(), cgroup: here.clone() };
+        let mut machines = Machines::new(Arc::new(roots));
+        let mut collect = || {
+            let mut draft = Draft { inventory: Arc::default(), rows: Vec::new(), machine: None, node: None };
+            let problem = machines.collect(&mut draft).err().map(|error| error.to_string()).unwrap_or_default();
+            let machine = draft.machine.unwrap();
+            (machine.memory, machine.cores, problem.rsplit('/').next().unwrap_or_default().to_owned())
+        };
+        let write = |name: &str, text: &str| {
+            std::fs::create_dir_all(here.join(name).parent().unwrap()).unwrap();
+            std::fs::write(here.join(name), text).unwrap();
+        };
+        let meminfo = "MemTotal: 2 kB\nSwapTotal: 0 kB\n";
+        write("sys/kernel/osrelease", "6.1.0\n");
+        write("sys/kernel/random/boot_id", "1\n");
+        write("stat", "cpu 1\ncpu0 1\ncpu1 1\nctxt 1\n");
+        write("meminfo", "");
+        assert_eq!(collect(), (None, Some(2), "meminfo: no MemTotal or SwapTotal".to_owned()));
+        write("meminfo", meminfo);
+        write("stat", "cpu 1\ncpu0 1\n");
+        assert_eq!(collect(), (Some(Bytes(2048)), None, "stat: no CPUs".to_owned()), "some CPUs are not all");
+        write("stat", "cpu 1\ncpu0 1\ncpu1 1\nctxt 1\n");
+        assert_eq!(collect(), (Some(Bytes(2048)), Some(2), String::new()));
+        write("meminfo", "");
+        assert_eq!(collect(), (Some(Bytes(2048)), Some(2), String::new()), "what was read well is kept");
     }
 
     #[test]

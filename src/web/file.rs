@@ -220,7 +220,7 @@ fn problem(error: &serde_saphyr::Error) -> String {
 }
 
 /// A key as a log line may hold it. Nothing that long is a key of ours, and it might be a key of another kind.
-fn shortened(key: &str) -> String {
+pub(super) fn shortened(key: &str) -> String {
     let short: String = key.chars().take(40).collect();
     if short.len() < key.len() { format!("{}...", short.chars().take(8).collect::<String>()) } else { short }
 }

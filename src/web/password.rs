@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use tokio::sync::{Semaphore, oneshot};
 
+use super::file::shortened;
 use super::remembered::Remembered;
 use super::secret::{Secret, Tag, Tagger, random};
 
@@ -62,16 +63,17 @@ impl std::fmt::Debug for Users {
 }
 
 impl Users {
-    /// Takes users with their hashes. The error names the user and nothing else.
+    /// Takes users with their hashes. The error names the user and nothing else, and no name as long as a hash.
     pub fn new<'u>(users: impl IntoIterator<Item = (&'u String, &'u Secret)>) -> Result<Self, String> {
         let tagger = Tagger::with_random_key();
         let mut hashes = HashMap::new();
         let mut highest = 0;
         for (name, hash) in users {
+            let shown = shortened(name);
             if name.contains(':') {
-                return Err(format!("{name:?}: a name with a colon cannot be sent"));
+                return Err(format!("{shown:?}: a name with a colon cannot be sent"));
             }
-            let cost = cost(hash.expose()).map_err(|problem| format!("{name:?}: {problem}"))?;
+            let cost = cost(hash.expose()).map_err(|problem| format!("{shown:?}: {problem}"))?;
             highest = highest.max(cost);
             hashes.insert(tagger.tag(&[name.as_bytes()]), hash.clone());
         }
@@ -246,6 +248,10 @@ mod tests {
             assert!(error.starts_with("\"alice\": ") && (hash.is_empty() || !error.contains(&hash)), "{error}");
         }
         assert!(users(&[("a:b", hash("x"))]).is_err());
+        for misplaced in [good.clone(), format!("alice:{good}")] {
+            let error = users(&[(misplaced.as_str(), String::new())]).expect_err("no hash");
+            assert!(!error.contains(&good[..20]), "{error}");
+        }
         for version in ["2a", "2b", "2x", "2y"] {
             users(&[("alice", good.replacen("2b", version, 1))]).unwrap();
         }

@@ -239,13 +239,15 @@ fn succeeds(page: &Page, collector: &str) -> bool {
 /// What a page with faults must be, given one without.
 struct Table {
     cells: Vec<Cell>,
+    /// The series that are looked at.
+    series: fn(&Page) -> Series,
     well: Series,
 }
 
 impl Table {
     /// `later`: the files were read before.
     fn check(&self, page: &Page, later: bool) {
-        let served = series(page);
+        let served = (self.series)(page);
         let when = if later { "later" } else { "at first" };
         assert_none(&false_values(&served, &self.well), &format!("false, {when}"));
         let mut lost: BTreeSet<&(String, _)> = self.well.keys().filter(|one| !served.contains_key(*one)).collect();
@@ -278,7 +280,9 @@ impl Table {
     /// Everything as it was, nothing having gone backwards; files that were absent are looked for now and then.
     fn recover(&self, agent: &Agent, ills: &[Ill], before: &Page) -> Page {
         ills.iter().for_each(Ill::heal);
-        agent.wait_until("everything is served again", Duration::from_secs(90), || series(&scrape(agent)) == self.well);
+        agent.wait_until("everything is served again", Duration::from_secs(90), || {
+            (self.series)(&scrape(agent)) == self.well
+        });
         let page = scrape(agent);
         assert_none(&backward(before, &page), "backwards");
         for collector in self.collectors() {
@@ -296,7 +300,7 @@ fn eager(host: &Host) -> Vec<std::ffi::OsString> {
 
 fn run(host: &Host, cells: Vec<Cell>) {
     let well = series(&scrape(&start(eager(host))));
-    let table = Table { cells, well };
+    let table = Table { cells, series, well };
     let ills = table.begin();
     let agent = start(eager(host));
     let mut page = scrape(&agent);
@@ -368,6 +372,114 @@ fn processes_of_containers() {
         host.v2_process(&container(number), pid(number), &[("lo", 1), ("eth0", 1000)]);
     }
     run(&host, cells);
+}
+
+/// A file of the node, of which there is but one: a fault has an agent of its own.
+struct OfNode {
+    source: Source,
+    /// What nobody can tell from the truth, so that nobody says it.
+    unsaid: &'static [Fault],
+}
+
+const NODE: &[OfNode] = &[
+    OfNode {
+        source: remembered(
+            "proc/meminfo",
+            Some("machine"),
+            &["machine_memory_", "machine_swap_", "container_memory_swap", "container_spec_memory_"],
+        ),
+        // What is said of memory stands in the first half.
+        unsaid: &[Fault::Truncated, Fault::Huge],
+    },
+    OfNode {
+        source: remembered("proc/stat", Some("machine"), &["machine_cpu_", "container_start_time_seconds"]),
+        unsaid: &[Fault::Huge],
+    },
+    OfNode { source: remembered("proc/1/mountinfo", Some("filesystem"), &["container_fs_"]), unsaid: &[] },
+    // A node may have no disks.
+    OfNode {
+        source: held("proc/diskstats", "filesystem", &["container_fs_", "container_blkio_"]),
+        unsaid: &[Fault::Empty, Fault::Truncated],
+    },
+    // Nor need its first process have a network.
+    OfNode {
+        source: held("proc/1/net/dev", "network", &["container_network_"]),
+        unsaid: &[Fault::Absent, Fault::Empty],
+    },
+    OfNode { source: remembered("proc/1/limits", None, &["container_ulimits_soft"]), unsaid: &[] },
+];
+
+/// With those of the node's filesystems, but for what fills while the test runs. A device whose name is not known has
+/// its number for one.
+fn series_of_node(page: &Page) -> Series {
+    let fills = ["container_fs_usage_bytes", "container_fs_inodes_free"];
+    let of_filesystems = page.samples().filter(|sample| {
+        sample.name.starts_with("container_fs_")
+            && sample.label("id") == Some("/")
+            && !fills.contains(&sample.name.as_str())
+    });
+    let mut all = series(page);
+    all.extend(of_filesystems.map(|sample| ((sample.name.clone(), sample.labels.clone()), sample.value)));
+    all.retain(|(_, labels), _| !labels.get("device").is_some_and(|device| device.starts_with("/dev/block/")));
+    all
+}
+
+impl OfNode {
+    /// What is served, said and recovered with this fault there from the beginning, and again once all was well.
+    fn run(&'static self, fault: Fault) {
+        let host = Host::v2();
+        host.v2_cgroup(&pod(0));
+        host.v2_cgroup(&container(0));
+        let well = series_of_node(&scrape(&start(eager(&host))));
+        let cell = Cell { source: &self.source, fault, id: "/".to_owned(), path: host.path(self.source.file) };
+        let table = Table { cells: vec![cell], series: series_of_node, well };
+        let what = format!("{fault:?} {}", self.source.file);
+        let mut ills = table.begin();
+        let agent = start(eager(&host));
+        for later in [false, true] {
+            let [.., page] = [(); 3].map(|()| self.check(&agent, &table, later));
+            if let (Some(collector), false) = (self.source.collector, later || self.unsaid.contains(&fault)) {
+                assert!(!succeeds(&page, collector), "{what}: {collector} does not say so");
+                assert_eq!(logged(&agent, &["collector is failing", collector]), 1, "{what}: {collector} says it once");
+            }
+            assert_eq!((agent.get("/livez").status, agent.get("/readyz").status), (200, 200), "{what}");
+            table.recover(&agent, &ills, &page);
+            if !later {
+                ills = table.begin();
+            }
+        }
+        agent.stop(0);
+    }
+
+    fn check(&self, agent: &Agent, table: &Table, later: bool) -> Page {
+        let page = scrape(agent);
+        let served = series_of_node(&page);
+        let what =
+            format!("{:?} {}, {}", table.cells[0].fault, self.source.file, if later { "later" } else { "at first" });
+        assert_none(&false_values(&served, &table.well), &what);
+        let lost: Vec<_> = table.well.keys().filter(|one| !served.contains_key(*one)).collect();
+        let others: Vec<_> =
+            lost.iter().filter(|(name, _)| !self.source.gives.iter().any(|begin| name.starts_with(begin))).collect();
+        assert!(others.is_empty(), "{what}: missing without a fault: {others:?}");
+        let is_partial = matches!(table.cells[0].fault, Fault::Truncated | Fault::Huge | Fault::Empty);
+        assert!(later || is_partial || !lost.is_empty(), "{what}: nothing is missing");
+        page
+    }
+}
+
+#[test]
+fn files_of_the_node() {
+    std::thread::scope(|scope| {
+        let run = |one: &'static OfNode| {
+            for fault in FAULTS {
+                one.run(fault);
+            }
+        };
+        let all: Vec<_> = NODE.iter().map(|one| (one, scope.spawn(move || run(one)))).collect();
+        let failed: Vec<&str> =
+            all.into_iter().filter_map(|(one, thread)| thread.join().is_err().then_some(one.source.file)).collect();
+        assert_eq!(failed, [""; 0]);
+    });
 }
 
 /// Whoever reads stands still in the kernel, as before a device that does not answer. The collection waits and nobody

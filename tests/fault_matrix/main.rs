@@ -6,7 +6,7 @@
 //! | container events | – | `runtime` | `runtime` | – | `runtime` | – | – | – | `runtime` |
 //! | cgroup files, v1 and v2 | `files` | `files` | `files` | `files` | `files` | `files` | `files` | `files` | `files` |
 //! | `/proc/<pid>` of containers | `files` | `files` | `files` | `files` | `files` | `files` | `files` | `files` | `files` |
-//! | `/proc` of the node | – | – | `files` | `files` | – | – | – | – | – |
+//! | `/proc` of the node | `files` | `files` | `files` | `files` | `files` | `files` | `files` | `files` | – |
 //! | roots of Kata sandboxes | `roots` | `roots` | – | – | – | `roots` | – | `roots` | `roots` |
 //!
 //! Elsewhere: the sockets of a sandbox (kata-agent, Task service, shim, Cloud Hypervisor), state files and lies in

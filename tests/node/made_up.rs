@@ -32,6 +32,29 @@ fn the_network_is_that_of_the_hosts_first_process() {
 }
 
 #[test]
+fn what_files_say_twice_is_served_once() {
+    let host = Host::v2();
+    let twice = |path: &str, text: &str| host.write(path, &text.repeat(2));
+    twice("proc/1/net/dev", "head\n lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n");
+    twice("proc/1/net/snmp", "Udp: InDatagrams\nUdp: 1\n");
+    twice("proc/1/net/sockstat", "TCP: inuse 1\n");
+    twice("proc/1/net/softnet_stat", "0000000a 00000001 00000002 0 0 0 0 0 0 0 0 0 00000000 0 0\n");
+    twice("proc/cpuinfo", "processor\t: 0\n\n");
+    twice("proc/diskstats", " 259 0 nvme0n1 1 2 3 4 5 6 7 8 9 10 11\n");
+    twice("proc/meminfo", "MemTotal: 2 kB\nSwapTotal: 0 kB\n");
+    twice("proc/stat", "cpu0 25 0 25 250 0 0 0 0 0 0\nctxt 1\n");
+    twice("proc/vmstat", "pgpgin 2\n");
+    let mut flags = host.flags();
+    flags.extend(["--enable-collectors", "node"].map(Into::into));
+    // The parser refuses families and series that are there twice.
+    let page = Agent::start(flags).page("/metrics");
+    for family in ["node_memory_MemTotal_bytes", "node_netstat_Udp_InDatagrams", "node_vmstat_pgpgin", "node_cpu_info"]
+    {
+        assert_eq!(page.matching(family, &[]).len(), 1, "{family}");
+    }
+}
+
+#[test]
 fn nothing_of_it_is_served_to_who_did_not_ask() {
     let page = Agent::start(Host::v2().flags()).page("/metrics");
     let names: Vec<&str> =

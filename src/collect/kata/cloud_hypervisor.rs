@@ -266,6 +266,9 @@ impl<'de> Deserialize<'de> for Devices {
                         continue;
                     }
                     let Object(device): Object<DeviceCounters> = devices.next_value()?;
+                    // Of a key that stands there twice the last one counts, as for other readers of JSON.
+                    counters.networks.retain(|known| known.device != id);
+                    counters.disks.retain(|known| known.device != id);
                     counters.networks.extend(device.network(&id));
                     counters.disks.extend(device.disk(&id));
                 }
@@ -362,6 +365,13 @@ mod tests {
         for bad in ["", "[]", "{", "{\"_net0\":5}", "{\"_net0\":[1,2]}", "null"] {
             assert!(parse_counters(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_device_that_is_told_twice_is_one() {
+        let twice = br#"{"_net0":{"rx_bytes":1},"_disk0":{"read_ops":2},"_net0":{"rx_bytes":3},"_disk0":{}}"#;
+        let net0 = VmmNetwork { device: "_net0".into(), receive_bytes: Some(Bytes(3)), ..VmmNetwork::default() };
+        assert_eq!(parse_counters(twice).unwrap(), Counters { disks: Vec::new(), networks: vec![net0] });
     }
 
     #[test]

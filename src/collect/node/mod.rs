@@ -9,7 +9,7 @@ mod os;
 mod parse;
 mod sysfs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -73,11 +73,9 @@ impl Nodes {
             return slow.clone();
         }
         let cpuinfo = std::fs::read(self.roots.proc.join("cpuinfo")).unwrap_or_default();
-        let slow = Slow {
-            processors: sysfs::processors(&cpuinfo),
-            uname: os::uname(&self.roots),
-            os: os::release(&self.roots.host),
-        };
+        let mut processors = sysfs::processors(&cpuinfo);
+        once(&mut processors, |processor| processor.cpu.clone());
+        let slow = Slow { processors, uname: os::uname(&self.roots), os: os::release(&self.roots.host) };
         // A driver or a module may have come, and its file with it.
         self.held.values_mut().for_each(HeldFile::look_again);
         self.slow = Some((Instant::now(), slow.clone()));
@@ -86,6 +84,7 @@ impl Nodes {
 
     fn network(&mut self) -> Vec<HostInterface> {
         let mut interfaces = self.read("1/net/dev", parse::net_dev).unwrap_or_default();
+        once(&mut interfaces, |interface| interface.device.clone());
         sysfs::describe(&self.roots.sys, &mut interfaces);
         interfaces
     }
@@ -112,7 +111,8 @@ impl Nodes {
         let Slow { mut processors, uname, os } = self.slow();
         sysfs::clock(&self.roots.sys, &mut processors);
         let page = procfs::page_size();
-        let (cpus, kernel) = self.read("stat", parse::stat).unwrap_or_default();
+        let (mut cpus, kernel) = self.read("stat", parse::stat).unwrap_or_default();
+        once(&mut cpus, |cpu| cpu.cpu.clone());
         let mut netstat = self.lines("1/net/netstat", parse::netstat).unwrap_or_default();
         netstat.extend(self.lines("1/net/snmp", parse::netstat).unwrap_or_default());
         netstat.extend(self.lines("1/net/snmp6", parse::snmp6).unwrap_or_default());
@@ -130,6 +130,15 @@ impl Nodes {
             memory: self.read("pressure/memory", pressure),
             irq: self.read("pressure/irq", pressure),
         };
+        let mut memory = self.lines("meminfo", parse::meminfo).unwrap_or_default();
+        let mut vmstat = self.lines("vmstat", parse::vmstat).unwrap_or_default();
+        for named in [&mut memory, &mut vmstat, &mut netstat, &mut sockstat] {
+            once(named, |named| named.name);
+        }
+        let mut disks = self.read("diskstats", parse::diskstats).unwrap_or_default();
+        let mut softnet = self.lines("1/net/softnet_stat", parse::softnet).unwrap_or_default();
+        once(&mut disks, |disk| disk.device.clone());
+        once(&mut softnet, |row| row.cpu.clone());
         let roots = Arc::clone(&self.roots);
         let (filesystems, problem) = match self.filesystems.read(&roots.proc, &roots.host) {
             Ok(filesystems) => (filesystems, None),
@@ -140,15 +149,15 @@ impl Nodes {
             processors,
             kernel,
             load: self.read("loadavg", parse::loadavg),
-            memory: self.lines("meminfo", parse::meminfo).unwrap_or_default(),
-            vmstat: self.lines("vmstat", parse::vmstat).unwrap_or_default(),
+            memory,
+            vmstat,
             netstat,
             sockstat,
-            disks: self.read("diskstats", parse::diskstats).unwrap_or_default(),
+            disks,
             filesystems,
             interfaces: self.network(),
             pressure,
-            softnet: self.lines("1/net/softnet_stat", parse::softnet).unwrap_or_default(),
+            softnet,
             open_files: self.read("sys/fs/file-nr", parse::file_nr),
             conntrack,
             neighbours: self.lines("1/net/arp", parse::arp).unwrap_or_default(),
@@ -158,6 +167,12 @@ impl Nodes {
         };
         (node, problem)
     }
+}
+
+/// Leaves the first of each key. No kernel says a thing twice, and a page that did would be refused as a whole.
+fn once<T, K: Eq + std::hash::Hash>(all: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    let mut seen = HashSet::with_capacity(all.len());
+    all.retain(|one| seen.insert(key(one)));
 }
 
 impl Collector for Nodes {

@@ -477,7 +477,7 @@ pub const HOST: &[Family<Node>] = &[
         Dashboards,
         "node_filesystem_size_bytes",
         FILESYSTEM,
-        "Size.",
+        "Size of the filesystem.",
         "`statfs` of `/proc/1/mountinfo`",
         |node, put| filesystems(node, put, |filesystem| Some(filesystem.usage?.size.into())),
     ),
