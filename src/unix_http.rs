@@ -150,11 +150,13 @@ impl<'a> Session<'a> {
     }
 }
 
+type Driven = http1::Connection<TokioIo<Listening>, Empty<Bytes>>;
+
 /// A connection on which nothing is under way.
 struct Open {
     sender: http1::SendRequest<Empty<Bytes>>,
     /// `None` once it has ended.
-    connection: Option<Pin<Box<http1::Connection<TokioIo<Listening>, Empty<Bytes>>>>>,
+    connection: Option<Pin<Box<Driven>>>,
     heard: Arc<AtomicBool>,
 }
 
