@@ -52,9 +52,9 @@ use probe::{Passed, Probe, Target};
 pub use round::{Measured, Round};
 use site::{Site, Sites};
 
-/// Sandboxes asked at the same time. Each has an answer of tens of kilobytes in memory; 64 are no faster on two cores, and
-/// cost 1.3 MB more at the peak.
-const CONCURRENT: usize = 32;
+/// Sandboxes asked at the same time. More than the sandboxes of most nodes: those that hang keep their places for seconds,
+/// and when they have all of them the others wait.
+const CONCURRENT: usize = 64;
 
 /// The longest a collection of all sandboxes may take. One sandbox may take half of it; this one holds when there are so
 /// many hung sandboxes that they have to wait for each other.
