@@ -24,7 +24,7 @@ use kata_pulse::model::snapshot::{Snapshot, SnapshotSource};
 use kata_pulse::service::Service;
 use kata_pulse::telemetry::{Part, Telemetry};
 use kata_pulse::web::{self, Web};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long `collect` may take.
 const COLLECT_DEADLINE: Duration = Duration::from_secs(30);
@@ -127,6 +127,10 @@ fn check_web(config: &Config) -> anyhow::Result<()> {
 
 async fn serve(cli: &Cli, config: Config, opened: Opened, telemetry: Arc<Telemetry>) -> anyhow::Result<ExitCode> {
     let Opened { web, filter } = opened;
+    // Before anything says that there is an agent: a signal that nobody waits for would end it.
+    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    let hangup = signal(SignalKind::hangup()).context("handle SIGHUP")?;
     let pages = Arc::new(Pages::new(config.metrics_profile, Arc::clone(&telemetry)));
     let handle = AgentHandle::start(&config, Arc::clone(&telemetry));
     let routes = Routes::new(Arc::new(handle.clone()), Arc::clone(&pages), Arc::clone(&telemetry), Arc::clone(&web));
@@ -142,7 +146,7 @@ async fn serve(cli: &Cli, config: Config, opened: Opened, telemetry: Arc<Telemet
     }
     let service = Arc::new(Service::start(Arc::new(handle.clone()), &bound.all));
     let stopper = server.handle();
-    let reloading = tokio::spawn(follow_hangups(Reloader {
+    let reloader = Reloader {
         settings: cli.settings.clone(),
         file: cli.config.clone(),
         fixed: Fixed::of(&config),
@@ -152,9 +156,8 @@ async fn serve(cli: &Cli, config: Config, opened: Opened, telemetry: Arc<Telemet
         filter,
         telemetry,
         service: Arc::clone(&service),
-    }));
-    let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    };
+    let reloading = tokio::spawn(follow_hangups(hangup, reloader));
     let server = tokio::spawn(server);
     tokio::select! {
         _ = terminate.recv() => tracing::info!(signal = "SIGTERM", "stopping"),
@@ -218,14 +221,7 @@ struct Reloader {
     service: Arc<Service>,
 }
 
-async fn follow_hangups(reloader: Reloader) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => {
-            tracing::error!(%error, "cannot handle SIGHUP");
-            return;
-        }
-    };
+async fn follow_hangups(mut hangup: Signal, reloader: Reloader) {
     while hangup.recv().await.is_some() {
         reloader.service.reloading();
         reloader.reload().await;
