@@ -1,14 +1,14 @@
 //! Keeps the C library's allocator from holding on to memory that a collection needed for a moment. A leaf.
 //!
-//! glibc gives each thread an arena of its own, up to eight per core, and keeps in it what was freed. A scrape's buffers
-//! are allocated on one thread and freed on another, so every arena grows to what the largest scrape needed.
+//! glibc gives each thread an arena of its own, up to eight per core, and keeps in it what was freed. A scrape's
+//! buffers are allocated on one thread and freed on another, so every arena grows to what the largest scrape needed.
 
-/// Arenas: as many as threads of the async runtime.
+/// Arenas: as many as the async runtime has workers. The other threads share them.
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 2;
 
-/// What is larger is given back to the kernel when it is freed: bodies and the guests' texts. Setting it also keeps glibc
-/// from raising it by itself to the size of the largest body.
+/// What is larger is given back to the kernel when it is freed: a body above all. Setting it also keeps glibc from
+/// raising it by itself to the size of the largest body.
 #[cfg(target_env = "gnu")]
 const MMAP_THRESHOLD: libc::c_int = 128 << 10;
 

@@ -1,5 +1,5 @@
-//! How many descriptors a process has open, from its directory `/proc/<pid>/fd`. A leaf: the agent counts its own and those
-//! of sandboxes.
+//! How many descriptors a process has open, from its directory `/proc/<pid>/fd`. A leaf: the agent counts its own and
+//! those of sandboxes.
 
 use std::path::Path;
 

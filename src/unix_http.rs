@@ -1,8 +1,8 @@
 //! HTTP/1.1 GET over a Unix socket, with a deadline and a size cap. A leaf: shims and Cloud Hypervisor are asked
 //! through it.
 //!
-//! A connection is driven by the exchange itself: dropping its future closes the socket and leaves no task behind. There is
-//! no other method than GET.
+//! A connection is driven by the exchange itself: dropping its future closes the socket and leaves no task behind. There
+//! is no other method than GET.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -37,9 +37,8 @@ impl BlockDevices {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        // No time at all passes within a collection.
-        let pause = if self.failed { Duration::from_nanos(1) } else { RETRY };
-        self.looked.is_none_or(|looked| now.duration_since(looked) >= pause)
+        let is_over = |looked| if self.failed { looked != now } else { now.duration_since(looked) >= RETRY };
+        self.looked.is_none_or(is_over)
     }
 
     fn look(&mut self) {

@@ -19,6 +19,9 @@ use crate::support::shim::kata_node;
 /// Pods at the smaller and at the larger size.
 pub const SIZES: [usize; 2] = [8, 20];
 
+/// Containers of each pod.
+pub const CONTAINERS: usize = 2;
+
 /// A cgroup that was found less than ten seconds ago is looked at harder.
 const GROWN_UP: Duration = Duration::from_secs(11);
 
@@ -58,7 +61,7 @@ pub struct Kata {
 impl Kata {
     pub fn start(sandboxes: usize) -> Self {
         let mut command = Command::new(kata_node());
-        command.args(["--containers", "2", "--sandboxes", &sandboxes.to_string()]);
+        command.args(["--containers", &CONTAINERS.to_string(), "--sandboxes", &sandboxes.to_string()]);
         let mut server = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start kata-node");
         let mut line = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
