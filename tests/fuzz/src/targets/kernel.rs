@@ -196,14 +196,20 @@ pub fn proc_files(content: &[u8]) {
 /// Where the `procfs` crate reads a `stat`, ours reads the same.
 fn stat(content: &[u8]) {
     let ours = Stat::parse(content);
-    // Theirs panics where the name does not end behind its beginning, and on some that are not ASCII.
+    // Theirs panics where the name does not lie between two blanks, or has nothing on one side, and on some files that
+    // are not ASCII.
     if !content.is_ascii() {
         return;
     }
     let open = content.iter().position(|byte| *byte == b'(');
     let close = content.iter().rposition(|byte| *byte == b')');
-    if open.zip(close).is_none_or(|(open, close)| open > close) {
+    let Some((open, close)) = open.zip(close).filter(|(open, close)| open < close) else {
         return assert!(ours.is_err());
+    };
+    let (before, behind) = (&content[..open], &content[close + 1..]);
+    let said = |text: &[u8]| text.iter().any(u8::is_ascii_graphic);
+    if !before.ends_with(b" ") || !behind.starts_with(b" ") || !said(before) || !said(behind) {
+        return;
     }
     let Ok(theirs) = procfs::process::Stat::from_read(content) else { return };
     let Ok(parent) = u32::try_from(theirs.ppid) else { return };
