@@ -274,7 +274,7 @@ async fn collect(config: Config, format: CollectFormat) -> anyhow::Result<ExitCo
         CollectFormat::Json => {
             let mut families = JsonFamilies::default();
             walk(&snapshot, &View::All, config.metrics_profile, &mut families);
-            let sandboxes = sandboxes::entries(&snapshot, None);
+            let sandboxes = sandboxes::entries(&snapshot, &snapshot.inventory, None);
             let object = serde_json::json!({ "families": families.finish(), "sandboxes": sandboxes });
             format!("{object:#}\n")
         }

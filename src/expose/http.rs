@@ -369,7 +369,9 @@ async fn list_sandboxes(request: HttpRequest, routes: Data<Routes>) -> Result<Ht
         _ => return Err(Refusal::bad_request("runtime: kata or runc")),
     };
     let snapshot = snapshot(&request, &routes).await?;
-    let entries = sandboxes::entries(&snapshot, runtime);
+    // What is there now: a collection takes its time, and its list is of when it began.
+    let inventory = routes.source.inventory().await;
+    let entries = sandboxes::entries(&snapshot, &inventory, runtime);
     let accept = header_text(&request, &header::ACCEPT);
     let mut response = HttpResponse::Ok();
     response.insert_header((header::VARY, "Accept"));

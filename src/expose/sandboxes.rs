@@ -1,11 +1,13 @@
 //! `/sandboxes`: every pod sandbox with its containers and how its sources fare.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::model::inventory::{Runtime, Sandbox};
+use crate::model::identity::SandboxId;
+use crate::model::inventory::{Inventory, Runtime, Sandbox};
 use crate::model::snapshot::{SandboxReport, Snapshot};
 
 /// One element of the JSON array.
@@ -21,29 +23,33 @@ pub struct Entry<'a> {
     last_error: Option<&'a str>,
 }
 
-/// The sandboxes and how their reading went, of one runtime if it is named.
-pub fn entries(snapshot: &Snapshot, runtime: Option<Runtime>) -> Vec<Entry<'_>> {
-    let wanted = |report: &&SandboxReport| runtime.is_none_or(|runtime| report.sandbox.runtime == runtime);
-    let reports = snapshot.sandboxes.iter().filter(wanted);
-    reports
-        .map(|report| {
-            let SandboxReport { sandbox, up, last_error, kata } = report;
-            let sources = match (kata, up) {
-                (Some(kata), _) => kata.sources.iter().map(|(name, state)| (*name, state.describe())).collect(),
-                (None, Some(true)) => BTreeMap::from([("cgroup", "up".to_owned())]),
-                (None, Some(false)) => BTreeMap::from([("cgroup", "failed".to_owned())]),
-                (None, None) => BTreeMap::new(),
-            };
-            let values_from = match (kata, up) {
-                (Some(kata), _) => kata.values_from.clone(),
-                (None, Some(true)) => BTreeMap::from([("containers", "cgroup")]),
-                (None, _) => BTreeMap::new(),
-            };
-            let hypervisor = Some(report.hypervisor()).filter(|name| !name.is_empty());
-            let last_error = (!last_error.is_empty()).then_some(last_error.as_str());
-            Entry { sandbox, hypervisor, sources, values_from, last_error }
-        })
-        .collect()
+/// The sandboxes there are and how their reading went, of one runtime if it is named. One that came after the snapshot was
+/// taken has been read by nobody yet.
+pub fn entries<'a>(snapshot: &'a Snapshot, inventory: &'a Inventory, runtime: Option<Runtime>) -> Vec<Entry<'a>> {
+    let reports: HashMap<&SandboxId, &SandboxReport> =
+        snapshot.sandboxes.iter().map(|report| (&report.sandbox.id, report)).collect();
+    let wanted = |sandbox: &&Arc<Sandbox>| runtime.is_none_or(|runtime| sandbox.runtime == runtime);
+    let sandboxes = inventory.sandboxes.iter().filter(wanted);
+    sandboxes.map(|sandbox| Entry::of(sandbox, reports.get(&sandbox.id).copied())).collect()
+}
+
+impl<'a> Entry<'a> {
+    fn of(sandbox: &'a Sandbox, report: Option<&'a SandboxReport>) -> Self {
+        let (sources, values_from) = match report.map(|report| (&report.kata, report.up)) {
+            Some((Some(kata), _)) => {
+                let sources = kata.sources.iter().map(|(name, state)| (*name, state.describe())).collect();
+                (sources, kata.values_from.clone())
+            }
+            Some((None, Some(true))) => {
+                (BTreeMap::from([("cgroup", "up".to_owned())]), BTreeMap::from([("containers", "cgroup")]))
+            }
+            Some((None, Some(false))) => (BTreeMap::from([("cgroup", "failed".to_owned())]), BTreeMap::new()),
+            Some((None, None)) | None => Default::default(),
+        };
+        let hypervisor = report.map(SandboxReport::hypervisor).filter(|name| !name.is_empty());
+        let last_error = report.map(|report| report.last_error.as_str()).filter(|error| !error.is_empty());
+        Self { sandbox, hypervisor, sources, values_from, last_error }
+    }
 }
 
 /// One id per line.

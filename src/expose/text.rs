@@ -1,8 +1,12 @@
-//! The two text formats: Prometheus 0.0.4 and OpenMetrics 1.0.0.
+//! The two text formats: Prometheus 0.0.4 and OpenMetrics 1.0.0, plain or compressed as they are written.
 //!
 //! One sample is a copy of the family's name, a copy of the subject's ready-made labels and a number. Nothing is
 //! allocated per sample.
 
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use crate::expose::family::{Meta, unit_suffix};
@@ -12,6 +16,13 @@ use crate::model::identity::{LabelBlock, Labels, bounded, escape_label_value};
 use crate::model::inventory::Subject;
 use crate::model::passthrough::{PassedKind, PassedSample};
 use crate::model::units::Value;
+
+/// How hard gzip tries. Measured on a kubelet's body of 1.4 MB, one core of a slow virtual machine: level 1 makes
+/// 122 kB of it in 1.3 ms, level 3 87 kB in 1.9 ms, level 6 71 kB in 3.2 ms.
+const EFFORT: u32 = 3;
+
+/// How much text is compressed at once. A body is twenty times as large as what becomes of it, and is never there whole.
+const PIECE: usize = 64 << 10;
 
 /// Which text format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,12 +49,21 @@ pub struct Text {
     format: Format,
     out: Vec<u8>,
     scratch: String,
+    /// Where `out` goes whenever it has become a piece.
+    gzip: Option<GzEncoder<Vec<u8>>>,
 }
 
 impl Text {
     /// An empty body with room for `capacity` bytes.
     pub fn new(format: Format, capacity: usize) -> Self {
-        Self { format, out: Vec::with_capacity(capacity), scratch: String::new() }
+        Self { format, out: Vec::with_capacity(capacity), scratch: String::new(), gzip: None }
+    }
+
+    /// An empty body that is compressed as it is written.
+    pub fn compressed(format: Format) -> Self {
+        let gzip = Some(GzEncoder::new(Vec::new(), Compression::new(EFFORT)));
+        // The line that completes a piece goes beyond it.
+        Self { gzip, ..Self::new(format, PIECE + (4 << 10)) }
     }
 
     /// The body, closed as the format asks.
@@ -51,7 +71,23 @@ impl Text {
         if self.format == Format::OpenMetrics {
             self.out.extend_from_slice(b"# EOF\n");
         }
-        self.out
+        self.compress();
+        // A Vec takes every write, so this does not fail, nor does `compress`.
+        self.gzip.map_or(self.out, |gzip| gzip.finish().unwrap_or_default())
+    }
+
+    fn end_line(&mut self) {
+        self.out.push(b'\n');
+        if self.gzip.is_some() && self.out.len() >= PIECE {
+            self.compress();
+        }
+    }
+
+    fn compress(&mut self) {
+        if let Some(gzip) = &mut self.gzip {
+            let _ = gzip.write_all(&self.out);
+            self.out.clear();
+        }
     }
 
     /// Writes families kept by the `prometheus` crate.
@@ -121,7 +157,7 @@ impl Text {
         self.out.extend_from_slice(identity.as_bytes());
         self.out.extend_from_slice(b"} ");
         number::write_float(*value, &mut self.out);
-        self.out.push(b'\n');
+        self.end_line();
     }
 
     /// One sample whose labels come from the `prometheus` crate, sorted by name there.
@@ -147,7 +183,7 @@ impl Text {
         }
         self.out.push(b' ');
         number::write_float(value, &mut self.out);
-        self.out.push(b'\n');
+        self.end_line();
     }
 
     fn bucket_bound(&mut self, separator: &mut u8, bound: f64) {
@@ -259,7 +295,7 @@ impl Output for Text {
         }
         self.out.push(b' ');
         number::write(value, &mut self.out);
-        self.out.push(b'\n');
+        self.end_line();
     }
 }
 
@@ -318,6 +354,26 @@ mod tests {
             line(&["a", "b"], &["1", "2"]),
             "m{a=\"1\",b=\"2\",container=\"app\",id=\"\",image=\"\",name=\"\",namespace=\"\",pod=\"we\\\"b\"} 1\n"
         );
+    }
+
+    #[test]
+    fn compressed_it_is_the_same_text() {
+        use std::io::Read;
+        for lines in [0, 1, 2000] {
+            let write = |mut text: Text| {
+                text.begin(&meta("m", &["cpu"]));
+                for line in 0..lines {
+                    text.sample(&meta("m", &["cpu"]), Some(&subject()), &["total"], Value::Int(line));
+                }
+                text.finish()
+            };
+            let plain = write(Text::new(Format::OpenMetrics, 0));
+            let packed = write(Text::compressed(Format::OpenMetrics));
+            let mut unpacked = Vec::new();
+            flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut unpacked).unwrap();
+            assert!(unpacked == plain, "{lines} lines");
+            assert!(lines < 2000 || (plain.len() > 2 * PIECE && packed.len() < plain.len() / 5));
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@ use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::{Refusal, Routes, deadline, exposed, find_sandbox, header_text, parameters};
-use crate::expose::page::compress;
 use crate::expose::text::Text;
 use crate::expose::{negotiate, passthrough};
 use crate::model::inventory::{Runtime, Sandbox};
@@ -39,11 +38,10 @@ pub(super) async fn metrics(request: HttpRequest, routes: Data<Routes>) -> Resul
     // kata-monitor speaks of itself only where it serves everything.
     let own = if alone || !prefixes.is_empty() { Vec::new() } else { routes.telemetry.monitor.gather() };
     let encoded = web::block(move || {
-        let mut text = Text::new(format, 4 << 10);
+        let mut text = if gzip { Text::compressed(format) } else { Text::new(format, 4 << 10) };
         passthrough::write(&passed, &prefixes, &mut text);
         text.gathered(&own);
-        let body = text.finish();
-        if gzip { compress(&body) } else { body }
+        text.finish()
     });
     let failed = |_| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the body could not be encoded");
     let body = encoded.await.map_err(failed)?;

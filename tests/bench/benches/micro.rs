@@ -23,7 +23,6 @@ use kata_pulse::collect::network::net_dev;
 use kata_pulse::config::Config;
 use kata_pulse::expose::family::Profile;
 use kata_pulse::expose::json::JsonFamilies;
-use kata_pulse::expose::page::compress;
 use kata_pulse::expose::text::{Format, Text};
 use kata_pulse::expose::walk::{View, walk};
 use kata_pulse::model::inventory::KataRuntime;
@@ -106,7 +105,10 @@ fn snapshot() -> Arc<Snapshot> {
 }
 
 fn text(snapshot: &Snapshot, format: Format, profile: Profile, capacity: usize) -> Vec<u8> {
-    let mut text = Text::new(format, capacity);
+    written(snapshot, profile, Text::new(format, capacity))
+}
+
+fn written(snapshot: &Snapshot, profile: Profile, mut text: Text) -> Vec<u8> {
     walk(snapshot, &View::All, profile, &mut text);
     text.finish()
 }
@@ -123,9 +125,11 @@ fn encoders(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(length as u64));
         group.bench_function(name, |bencher| bencher.iter(|| text(black_box(&snapshot), format, profile, length)));
     }
-    let body = text(&snapshot, Format::Prometheus, Profile::Kubelet, 0);
-    group.throughput(Throughput::Bytes(body.len() as u64));
-    group.bench_function("gzip", |bencher| bencher.iter(|| compress(black_box(&body))));
+    let length = text(&snapshot, Format::Prometheus, Profile::Kubelet, 0).len();
+    group.throughput(Throughput::Bytes(length as u64));
+    group.bench_function("Prometheus text, gzip", |bencher| {
+        bencher.iter(|| written(black_box(&snapshot), Profile::Kubelet, Text::compressed(Format::Prometheus)));
+    });
     let json = |snapshot: &Snapshot| {
         let mut families = JsonFamilies::default();
         walk(snapshot, &View::All, Profile::Kubelet, &mut families);

@@ -19,6 +19,9 @@ use crate::recorded;
 /// A cgroup the agent has known for less than this is looked at harder, which is not what a node pays day by day.
 const GROWN_UP: Duration = Duration::from_secs(11);
 
+/// Between two sandboxes that come: those of a burst are joined in one sync, which is not what is promised.
+const BETWEEN_ARRIVALS: Duration = Duration::from_millis(500);
+
 /// Rounds that are not counted.
 const WARM_UP: usize = 3;
 
@@ -34,6 +37,8 @@ pub struct Plan {
     pub shims: &'static [(usize, usize)],
     /// The same of containers of this host.
     pub runc: &'static [(usize, usize)],
+    /// How long sandboxes are known before they are measured: for a minute their files are looked at in every collection.
+    pub settle: Duration,
     /// How long nobody asks.
     pub idle: Duration,
     /// How many starts.
@@ -49,6 +54,7 @@ pub const FULL: Plan = Plan {
     kata: &[(0, 60), (10, 60), (100, 60), (1000, 30)],
     shims: &[(100, 60)],
     runc: &[(10, 100), (100, 60), (500, 30)],
+    settle: Duration::from_secs(61),
     idle: Duration::from_secs(60),
     starts: 21,
     arrivals: 21,
@@ -60,6 +66,7 @@ pub const SHORT: Plan = Plan {
     kata: &[(0, 10), (10, 10), (100, 10)],
     shims: &[(100, 10)],
     runc: &[(10, 20), (100, 20)],
+    settle: Duration::ZERO,
     idle: Duration::from_secs(6),
     starts: 5,
     arrivals: 5,
@@ -116,13 +123,13 @@ pub fn run(programs: &Programs, plan: &Plan, only: &[Part]) -> anyhow::Result<Fi
     for (count, rounds) in plan.kata.iter().filter(|_| wanted(Part::Kata)) {
         say(&format!("{count} Kata sandboxes"));
         let node = kata(programs, *count, "rust-clh", &[])?;
-        figures.loads.push(simulated(programs, node, Kind::Kata, *count, *rounds)?);
+        figures.loads.push(simulated(programs, node, Kind::Kata, *count, (*rounds, plan.settle))?);
     }
     for (count, rounds) in plan.shims.iter().filter(|_| wanted(Part::Shims)) {
         for kind in [Kind::Fallback, Kind::PassThrough] {
             say(&format!("{count} Kata sandboxes by their shims, {kind:?}"));
             let node = kata(programs, *count, "go-qemu", &[])?;
-            figures.loads.push(simulated(programs, node, kind, *count, *rounds)?);
+            figures.loads.push(simulated(programs, node, kind, *count, (*rounds, plan.settle))?);
         }
     }
     if wanted(Part::Moments) {
@@ -164,11 +171,14 @@ fn simulated(
     mut node: KataNode,
     kind: Kind,
     sandboxes: usize,
-    rounds: usize,
+    (rounds, settle): (usize, Duration),
 ) -> anyhow::Result<Load> {
     let path = if kind == Kind::PassThrough { "/metrics/kata" } else { "/metrics" };
     let peers = recorded::record(&programs.agent, &node.says.flags, path, &node.says.host_root)?;
     let agent = Agent::start(&programs.agent, &[], &node.says.flags)?;
+    agent.wait_until_ready()?;
+    agent.get(path)?;
+    thread::sleep(settle);
     let measured = measure(&agent, path, peers, rounds, &mut || node.advance())?;
     Ok(Load { kind, sandboxes, containers: sandboxes * PER_SANDBOX, ..measured })
 }
@@ -296,6 +306,7 @@ fn moments(programs: &Programs, plan: &Plan) -> anyhow::Result<(Spread, Spread)>
     agent.wait_until_ready()?;
     let mut arrivals = Vec::new();
     for (number, id) in node.says.newcomers.clone().into_iter().enumerate() {
+        thread::sleep(BETWEEN_ARRIVALS);
         let started = Instant::now();
         node.appear(number)?;
         while !String::from_utf8_lossy(&agent.get("/sandboxes")?.body).contains(&id) {

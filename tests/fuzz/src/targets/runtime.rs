@@ -149,7 +149,7 @@ fn serve(inventory: Arc<Inventory>, stats: ListContainerStatsResponse) {
         ..Snapshot::default()
     };
     page::of(&snapshot);
-    let entries = sandboxes::entries(&snapshot, None);
+    let entries = sandboxes::entries(&snapshot, &snapshot.inventory, None);
     let tags = |html: &str| html.matches('<').count();
     let nothing = tags(&sandboxes::html(&[]));
     // A table row has nine elements, each opened and closed.
