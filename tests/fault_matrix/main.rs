@@ -8,9 +8,10 @@
 //! | `/proc/<pid>` of containers | `files` | `files` | `files` | `files` | `files` | `files` | `files` | `files` | `files` |
 //! | `/proc` of the node | `files` | `files` | `files` | `files` | `files` | `files` | `files` | `files` | – |
 //! | roots of Kata sandboxes | `roots` | `roots` | – | – | – | `roots` | – | `roots` | `roots` |
+//! | sockets of a sandbox | `sockets` | `sockets` | – | – | – | `sockets` | – | `sockets` | – |
 //!
-//! Elsewhere: the sockets of a sandbox (kata-agent, Task service, shim, Cloud Hypervisor), state files and lies in
-//! `kata_hostile`, processes of a sandbox in `src/collect/kata/host/tests.rs`, the API
+//! Elsewhere: what answers behind a sandbox's sockets (kata-agent, Task service, shim, Cloud Hypervisor), state files and
+//! lies in `kata_hostile`, processes of a sandbox in `src/collect/kata/host/tests.rs`, the API
 //! server and web files in `web`, the cgroup mount as a whole in `lifecycle`.
 //!
 //! A cell says what is served, what is said and how long it took; and when the fault has gone, that everything is as if
@@ -21,6 +22,7 @@ use std::time::Duration;
 mod files;
 mod roots;
 mod runtime;
+mod sockets;
 #[path = "../support/mod.rs"]
 mod support;
 

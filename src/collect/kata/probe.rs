@@ -297,22 +297,41 @@ impl Probe {
             return answers.note("task", BACKOFF);
         }
         answers.asking = Some("task");
-        if !self.task.as_ref().is_some_and(TaskClient::is_open) {
-            let Some(address) = &target.site.task else {
-                return answers.note("task", SourceState::Skipped("no_bundle"));
-            };
-            match TaskClient::connect(address, DEADLINE).await {
-                Ok(task) => self.task = Some(task),
-                Err(error) => {
-                    if error.is_timeout() {
-                        self.task_rest.begin();
-                    }
-                    target.site.distrust();
-                    return answers.note("task", failed(&error));
-                }
-            }
+        let reused = self.task.as_ref().is_some_and(TaskClient::is_open);
+        let mut outcome = self.ask_for_stats(target, directory, answers).await;
+        if reused && answers.containers.is_empty() && matches!(outcome, Err(TransportError::Broken { .. })) {
+            // The shim had closed the connection while nobody used it.
+            self.task = None;
+            outcome = self.ask_for_stats(target, directory, answers).await;
         }
-        let Some(task) = &mut self.task else { return };
+        let state = outcome.unwrap_or_else(|error| {
+            if error.is_timeout() {
+                self.task_rest.begin();
+            }
+            failed(&error)
+        });
+        if state != SourceState::Up {
+            self.task = None;
+        }
+        answers.note("task", state);
+    }
+
+    /// Every container's stats over the connection to the Task service, which is made if there is none.
+    async fn ask_for_stats(
+        &mut self,
+        target: Target<'_>,
+        directory: &KataDirectory,
+        answers: &mut Answers,
+    ) -> Result<SourceState, TransportError> {
+        let task = match self.task.take().filter(TaskClient::is_open) {
+            Some(task) => task,
+            None => {
+                let Some(address) = &target.site.task else { return Ok(SourceState::Skipped("no_bundle")) };
+                let connected = TaskClient::connect(address, DEADLINE).await;
+                connected.inspect_err(|_| target.site.distrust())?
+            }
+        };
+        let task = self.task.insert(task);
         let mut state = SourceState::Up;
         for id in ids(target.sandbox) {
             match task.stats(id.as_str()).await {
@@ -321,19 +340,10 @@ impl Probe {
                     Err(error) => state = SourceState::Failed(chain(&error)),
                 },
                 Err(TransportError::UnknownId { .. }) => drop(answers.unknown.insert(id)),
-                Err(error) => {
-                    if error.is_timeout() {
-                        self.task_rest.begin();
-                    }
-                    state = failed(&error);
-                    break;
-                }
+                Err(error) => return Err(error),
             }
         }
-        if state != SourceState::Up {
-            self.task = None;
-        }
-        answers.note("task", state);
+        Ok(state)
     }
 
     /// The runtime, which asks the shim in turn: the last resort, for a node whose bundles this process cannot see. A
