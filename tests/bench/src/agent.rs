@@ -19,6 +19,8 @@ pub struct Agent {
     child: Child,
     address: String,
     http: ureq::Agent,
+    /// What it is asked for as `Accept-Encoding`, `identity` or `gzip`.
+    encoding: &'static str,
     /// Where it keeps its log.
     _directory: tempfile::TempDir,
 }
@@ -43,9 +45,16 @@ impl Agent {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
         let http = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build();
-        let mut agent = Self { child, address: String::new(), http: http.new_agent(), _directory: directory };
+        let mut agent =
+            Self { child, address: String::new(), http: http.new_agent(), encoding: "identity", _directory: directory };
         agent.address = until("it listens", || Ok(listening(&log)?))?;
         Ok(agent)
+    }
+
+    /// Has it compress what it answers from now on, as Prometheus does.
+    pub fn compressing(mut self) -> Self {
+        self.encoding = "gzip";
+        self
     }
 
     /// Waits until it is ready, asking as often as it can.
@@ -61,7 +70,8 @@ impl Agent {
     pub fn get(&self, path: &str) -> anyhow::Result<Scrape> {
         let started = Instant::now();
         let request = self.http.get(format!("http://{}{path}", self.address));
-        let mut response = request.header("X-Prometheus-Scrape-Timeout-Seconds", "30").call()?;
+        let request = request.header("X-Prometheus-Scrape-Timeout-Seconds", "30");
+        let mut response = request.header("Accept-Encoding", self.encoding).call()?;
         ensure!(response.status() == 200, "GET {path}: {}", response.status());
         let body = response.body_mut().with_config().limit(256 << 20).read_to_vec()?;
         Ok(Scrape { wall: started.elapsed(), body })

@@ -79,6 +79,8 @@ impl Spread {
 pub enum Kind {
     /// Kata sandboxes, told of by agent and VMM.
     Kata,
+    /// The same, asked for with gzip as Prometheus does.
+    Compressed,
     /// Kata sandboxes, told of by their shims: the fallback.
     Fallback,
     /// The shims' own metrics: `/metrics/kata`.

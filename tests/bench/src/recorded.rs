@@ -24,6 +24,8 @@ pub fn record(program: &Path, flags: &[String], path: &str, below: &Path) -> any
     let calls = ["-e", "trace=connect,write,writev,sendto,sendmsg", "-o"];
     let mut under: Vec<String> = under.into_iter().chain(calls).map(str::to_owned).collect();
     under.push(trace.to_string_lossy().into_owned());
+    // Where strace is killed, what it traces lives on.
+    under.extend([std::env::current_exe()?.to_string_lossy().into_owned(), "leash".to_owned()]);
     let agent = Agent::start(program, &under, flags)?;
     agent.wait_until_ready()?;
     agent.get(path)?;

@@ -68,6 +68,7 @@ fn bounds(figures: &Figures) -> String {
 fn name(kind: Kind) -> &'static str {
     match kind {
         Kind::Kata => "Kata, by agent and VMM",
+        Kind::Compressed => "the same, gzip",
         Kind::Fallback => "Kata, by the shims",
         Kind::PassThrough => "Kata, `/metrics/kata`",
         Kind::Runc => "runc",

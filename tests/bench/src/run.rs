@@ -33,6 +33,8 @@ const PER_SANDBOX: usize = 2;
 pub struct Plan {
     /// Numbers of sandboxes told of by their agents, with the rounds of each.
     pub kata: &'static [(usize, usize)],
+    /// The same, asked for with gzip.
+    pub compressed: &'static [(usize, usize)],
     /// The same of sandboxes told of by their shims.
     pub shims: &'static [(usize, usize)],
     /// The same of containers of this host.
@@ -52,6 +54,7 @@ pub struct Plan {
 /// Every load of the bounds.
 pub const FULL: Plan = Plan {
     kata: &[(0, 60), (10, 60), (100, 60), (1000, 30)],
+    compressed: &[(100, 60), (1000, 30)],
     shims: &[(100, 60)],
     runc: &[(10, 100), (100, 60), (500, 30)],
     settle: Duration::from_secs(61),
@@ -64,6 +67,7 @@ pub const FULL: Plan = Plan {
 /// A look at whether it works, and at the order of things.
 pub const SHORT: Plan = Plan {
     kata: &[(0, 10), (10, 10), (100, 10)],
+    compressed: &[(100, 10)],
     shims: &[(100, 10)],
     runc: &[(10, 20), (100, 20)],
     settle: Duration::ZERO,
@@ -120,10 +124,12 @@ pub fn run(programs: &Programs, plan: &Plan, only: &[Part]) -> anyhow::Result<Fi
         say("idle");
         figures.idle = idle(programs, plan.idle)?;
     }
-    for (count, rounds) in plan.kata.iter().filter(|_| wanted(Part::Kata)) {
-        say(&format!("{count} Kata sandboxes"));
-        let node = kata(programs, *count, "rust-clh", &[])?;
-        figures.loads.push(simulated(programs, node, Kind::Kata, *count, (*rounds, plan.settle))?);
+    for (kind, loads) in [(Kind::Kata, plan.kata), (Kind::Compressed, plan.compressed)] {
+        for (count, rounds) in loads.iter().filter(|_| wanted(Part::Kata)) {
+            say(&format!("{count} Kata sandboxes, {kind:?}"));
+            let node = kata(programs, *count, "rust-clh", &[])?;
+            figures.loads.push(simulated(programs, node, kind, *count, (*rounds, plan.settle))?);
+        }
     }
     for (count, rounds) in plan.shims.iter().filter(|_| wanted(Part::Shims)) {
         for kind in [Kind::Fallback, Kind::PassThrough] {
@@ -176,6 +182,7 @@ fn simulated(
     let path = if kind == Kind::PassThrough { "/metrics/kata" } else { "/metrics" };
     let peers = recorded::record(&programs.agent, &node.says.flags, path, &node.says.host_root)?;
     let agent = Agent::start(&programs.agent, &[], &node.says.flags)?;
+    let agent = if kind == Kind::Compressed { agent.compressing() } else { agent };
     agent.wait_until_ready()?;
     agent.get(path)?;
     thread::sleep(settle);
