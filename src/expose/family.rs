@@ -26,6 +26,8 @@ pub struct Meta {
     pub help: &'static str,
     /// Labels beside those every sample of the table carries; sorted.
     pub labels: &'static [&'static str],
+    /// Its samples carry the time at which they were measured.
+    pub stamped: bool,
     /// The smallest profile that has it.
     pub profile: Profile,
     /// Where the number comes from, for the documentation.

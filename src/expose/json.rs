@@ -3,9 +3,8 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::expose::family::Meta;
-use crate::expose::walk::Output;
+use crate::expose::walk::{Output, Sample};
 use crate::model::identity::Labels;
-use crate::model::inventory::Subject;
 use crate::model::units::Value;
 
 /// Gathers `[{"name", "type", "help", "samples": [{"labels", "value"}]}]`.
@@ -28,7 +27,9 @@ impl Output for JsonFamilies {
         }));
     }
 
-    fn sample(&mut self, family: &Meta, subject: Option<&Subject>, values: &[&str], value: Value) {
+    fn sample(&mut self, family: &Meta, sample: &Sample<'_>) {
+        // When it was measured is left out, as it is for every sample of `View::All`.
+        let Sample { subject, values, value, at: _ } = *sample;
         let mut labels = Map::new();
         if let Some(subject) = subject {
             labels

@@ -11,11 +11,10 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use crate::expose::family::{Meta, unit_suffix};
 use crate::expose::number;
-use crate::expose::walk::Output;
+use crate::expose::walk::{Output, Sample};
 use crate::model::identity::{LabelBlock, Labels, bounded, escape_label_value};
-use crate::model::inventory::Subject;
 use crate::model::passthrough::{PassedKind, PassedSample};
-use crate::model::units::Value;
+use crate::model::units::{Seconds, Value};
 
 /// How hard gzip tries. Measured on a kubelet's body of 1.4 MB, one core of a slow virtual machine: level 1 makes
 /// 122 kB of it in 1.3 ms, level 3 87 kB in 1.9 ms, level 6 71 kB in 3.2 ms.
@@ -245,6 +244,22 @@ impl Text {
         self.out.push(b'"');
     }
 
+    /// Milliseconds in Prometheus' format, seconds in OpenMetrics. Never with an exponent: Python's parser of OpenMetrics
+    /// takes `1.6e+09` for one second and a fraction.
+    fn timestamp(&mut self, at: Seconds) {
+        let mut buffer = itoa::Buffer::new();
+        self.out.push(b' ');
+        match self.format {
+            Format::Prometheus => self.out.extend_from_slice(buffer.format(at.whole_millis()).as_bytes()),
+            Format::OpenMetrics => {
+                self.out.extend_from_slice(buffer.format(at.whole()).as_bytes());
+                let millis = at.whole_millis() % 1000;
+                // A Vec takes every write.
+                let _ = write!(self.out, ".{millis:03}");
+            }
+        }
+    }
+
     /// The six identity labels with the family's own ones put in where the sorted order wants them.
     fn identity_and(&mut self, block: &LabelBlock, names: &[&str], values: &[&str]) {
         let mut written = 0;
@@ -273,7 +288,8 @@ impl Output for Text {
         self.header(family.name, family.kind.as_str(), family.help);
     }
 
-    fn sample(&mut self, family: &Meta, subject: Option<&Subject>, values: &[&str], value: Value) {
+    fn sample(&mut self, family: &Meta, sample: &Sample<'_>) {
+        let Sample { subject, values, value, at } = *sample;
         self.out.extend_from_slice(family.name.as_bytes());
         match subject {
             Some(subject) => {
@@ -295,6 +311,9 @@ impl Output for Text {
         }
         self.out.push(b' ');
         number::write(value, &mut self.out);
+        if let Some(at) = at {
+            self.timestamp(at);
+        }
         self.end_line();
     }
 }
@@ -303,7 +322,7 @@ impl Output for Text {
 mod tests {
     use super::*;
     use crate::expose::family::{Kind, Profile};
-    use crate::model::inventory::{Kind as RowKind, Network};
+    use crate::model::inventory::{Kind as RowKind, Network, Subject};
 
     fn subject() -> Subject {
         let labels = Labels { container: "app".into(), pod: "we\"b".into(), ..Labels::default() };
@@ -323,12 +342,12 @@ mod tests {
     }
 
     fn meta(name: &'static str, labels: &'static [&'static str]) -> Meta {
-        Meta { name, kind: Kind::Counter, help: "Help.", labels, profile: Profile::All, source: "" }
+        Meta { name, kind: Kind::Counter, help: "Help.", labels, stamped: false, profile: Profile::All, source: "" }
     }
 
     fn line(labels: &'static [&'static str], values: &[&str]) -> String {
         let mut text = Text::new(Format::Prometheus, 0);
-        text.sample(&meta("m", labels), Some(&subject()), values, Value::Int(1));
+        text.sample(&meta("m", labels), &Sample { subject: Some(&subject()), values, value: Value::Int(1), at: None });
         String::from_utf8(text.finish()).unwrap()
     }
 
@@ -357,13 +376,33 @@ mod tests {
     }
 
     #[test]
+    fn a_timestamp_is_in_the_unit_of_the_format() {
+        let line = |format, at| {
+            let mut text = Text::new(format, 0);
+            let sample = Sample { subject: None, values: &["a"], value: Value::Int(2), at: Some(at) };
+            text.sample(&meta("m", &["cpu"]), &sample);
+            String::from_utf8(text.finish()).unwrap()
+        };
+        for (at, millis, seconds) in [
+            (Seconds::from_millis(1_633_253_812_125), "1633253812125", "1633253812.125"),
+            (Seconds::from_nanos(1_633_253_812_007_999_999), "1633253812007", "1633253812.007"),
+            (Seconds::from_secs(1_633_253_812), "1633253812000", "1633253812.000"),
+        ] {
+            assert_eq!(line(Format::Prometheus, at), format!("m{{cpu=\"a\"}} 2 {millis}\n"));
+            assert_eq!(line(Format::OpenMetrics, at), format!("m{{cpu=\"a\"}} 2 {seconds}\n# EOF\n"));
+        }
+    }
+
+    #[test]
     fn compressed_it_is_the_same_text() {
         use std::io::Read;
         for lines in [0, 1, 2000] {
             let write = |mut text: Text| {
                 text.begin(&meta("m", &["cpu"]));
                 for line in 0..lines {
-                    text.sample(&meta("m", &["cpu"]), Some(&subject()), &["total"], Value::Int(line));
+                    let (subject, value) = (&subject(), Value::Int(line));
+                    let sample = Sample { subject: Some(subject), values: &["total"], value, at: None };
+                    text.sample(&meta("m", &["cpu"]), &sample);
                 }
                 text.finish()
             };

@@ -6,7 +6,7 @@ use crate::model::identity::SandboxId;
 use crate::model::inventory::{Kind, Subject};
 use crate::model::node::{Named, Node};
 use crate::model::snapshot::{OomKills, Row, SandboxReport, Snapshot};
-use crate::model::units::Value;
+use crate::model::units::{Seconds, Value};
 
 /// Which part of a snapshot is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,8 +24,28 @@ pub trait Output {
     /// A family that has samples begins.
     fn begin(&mut self, family: &Meta);
 
-    /// One sample. `subject` gives the six identity labels, `values` those of the family's own labels.
-    fn sample(&mut self, family: &Meta, subject: Option<&Subject>, values: &[&str], value: Value);
+    /// One sample.
+    fn sample(&mut self, family: &Meta, sample: &Sample<'_>);
+}
+
+/// One sample of a family.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// Gives the six identity labels, on tables whose samples carry them.
+    pub subject: Option<&'a Subject>,
+    /// Values of the family's own labels, in their order.
+    pub values: &'a [&'a str],
+    /// The number.
+    pub value: Value,
+    /// When it was measured, Unix time, if it is to be said.
+    pub at: Option<Seconds>,
+}
+
+/// What the samples of one subject have in common.
+#[derive(Clone, Copy, Debug, Default)]
+struct Common<'s> {
+    subject: Option<&'s Subject>,
+    measured_at: Option<Seconds>,
 }
 
 /// Hands every sample of the view to the output. Families without samples are not begun.
@@ -40,12 +60,12 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
     };
     for family in in_profile(CONTAINER, profile) {
         let rows = snapshot.rows.iter().filter(wanted);
-        table_row(family, rows, |row| Some(&*row.subject), output);
+        table_row(family, rows, |row| Common { subject: Some(&row.subject), ..Common::default() }, output);
     }
     let node = (!matches!(view, View::Sandbox(_))).then_some(snapshot);
     if profile >= Profile::Kubelet {
         for family in in_profile(NODE, profile) {
-            table_row(family, node.into_iter(), |_| None, output);
+            table_row(family, node.into_iter(), |_| Common::default(), output);
         }
     }
     if *view == View::Cadvisor {
@@ -58,14 +78,14 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
         ),
     };
     for family in in_profile(OOM, profile) {
-        table_row(family, snapshot.oom_kills.iter().filter(pod), |_| None, output);
+        table_row(family, snapshot.oom_kills.iter().filter(pod), |_| Common::default(), output);
     }
     for family in in_profile(SANDBOX, profile).chain(in_profile(KATA, profile)) {
         let sandboxes = snapshot.sandboxes.iter().filter(|report| of_view(Some(&report.sandbox.id)));
-        table_row(family, sandboxes, |_| None, output);
+        table_row(family, sandboxes, |_| Common::default(), output);
     }
     for family in in_profile(AGENT, profile) {
-        table_row(family, node.into_iter(), |_| None, output);
+        table_row(family, node.into_iter(), |_| Common::default(), output);
     }
     if let Some(host) = node.and_then(|snapshot| snapshot.node.as_deref()) {
         walk_host(host, profile, output);
@@ -74,13 +94,13 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
 
 fn walk_host(host: &Node, profile: Profile, output: &mut impl Output) {
     for family in in_profile(HOST, profile) {
-        table_row(family, std::iter::once(host), |_| None, output);
+        table_row(family, std::iter::once(host), |_| Common::default(), output);
     }
     for group in NAMED {
         for Named { name, value } in (group.facts)(host) {
             let meta = group.meta(name);
             output.begin(&meta);
-            output.sample(&meta, None, &[], *value);
+            output.sample(&meta, &Sample { subject: None, values: &[], value: *value, at: None });
         }
     }
 }
@@ -92,17 +112,18 @@ fn in_profile<S>(table: &'static [Family<S>], profile: Profile) -> impl Iterator
 fn table_row<'s, S: 'static>(
     family: &Family<S>,
     subjects: impl Iterator<Item = &'s S>,
-    labels: impl Fn(&'s S) -> Option<&'s Subject>,
+    common: impl Fn(&'s S) -> Common<'s>,
     output: &mut impl Output,
 ) {
     let mut begun = false;
     for subject in subjects {
-        let identity = labels(subject);
+        let Common { subject: identity, measured_at } = common(subject);
+        let at = measured_at.filter(|_| family.meta.stamped);
         (family.read)(subject, &mut |values, value| {
             if !std::mem::replace(&mut begun, true) {
                 output.begin(&family.meta);
             }
-            output.sample(&family.meta, identity, values, value);
+            output.sample(&family.meta, &Sample { subject: identity, values, value, at });
         });
     }
 }

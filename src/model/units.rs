@@ -65,6 +65,14 @@ impl Seconds {
         self.mantissa / 10u64.pow(u32::from(self.scale))
     }
 
+    /// Whole milliseconds, the rest cut off.
+    pub fn whole_millis(self) -> u64 {
+        match self.scale.checked_sub(3) {
+            Some(surplus) => self.mantissa / 10u64.pow(u32::from(surplus)),
+            None => self.mantissa.saturating_mul(10u64.pow(u32::from(3 - self.scale))),
+        }
+    }
+
     /// As a float, for JSON and for comparisons in tests.
     pub fn as_f64(self) -> f64 {
         self.value().as_f64()
@@ -173,6 +181,9 @@ mod tests {
         assert_eq!(Seconds::from_nanos(124_659_500_366_912).as_f64(), 124659.500366912);
         assert_eq!(Seconds::from_ticks(10_848_891).as_f64(), 108488.91);
         assert_eq!(Seconds::from_nanos(1_999_999_999).whole(), 1);
+        assert_eq!(Seconds::from_nanos(1_999_999_999).whole_millis(), 1999);
+        assert_eq!(Seconds::from_ticks(123).whole_millis(), 1230);
+        assert_eq!(Seconds::from_millis(7).whole_millis(), 7);
     }
 
     #[test]

@@ -123,7 +123,8 @@ pub struct Group {
 impl Group {
     /// What a table's row says, for the name of one fact.
     pub const fn meta(&self, name: &'static str) -> Meta {
-        Meta { name, kind: self.kind, help: self.help, labels: &[], profile: Dashboards, source: self.source }
+        let (kind, help, source) = (self.kind, self.help, self.source);
+        Meta { name, kind, help, labels: &[], stamped: false, profile: Dashboards, source }
     }
 }
 

@@ -27,7 +27,7 @@ const fn family<S>(
     source: &'static str,
     read: fn(&S, Put<'_>),
 ) -> Family<S> {
-    Family { meta: Meta { name, kind, help, labels, profile, source }, read }
+    Family { meta: Meta { name, kind, help, labels, stamped: false, profile, source }, read }
 }
 
 /// Puts the value if there is one, without labels of its own.
