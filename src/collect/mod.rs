@@ -225,6 +225,9 @@ impl Collection {
             .iter()
             .map(|subject| DraftRow { subject: Arc::clone(subject), usage: Usage::default(), gone: false })
             .collect();
+        // Before anything is read: cgroups are read first, and how long the others take must not show in the time
+        // between two readings of a counter.
+        let began = now();
         let mut draft = Draft { inventory, rows, machine: None, node: None };
         let mut reports = Vec::with_capacity(self.collectors.len());
         for collector in &mut self.collectors {
@@ -238,19 +241,17 @@ impl Collection {
         }
         self.log_changes(&reports);
         let vanished = draft.rows.iter().any(|row| row.gone);
-        let snapshot = self.finish(draft, reports);
+        let snapshot = self.finish(draft, reports, began);
         Collected { snapshot, vanished }
     }
 
-    fn finish(&self, draft: Draft, collectors: Vec<CollectorReport>) -> Snapshot {
+    fn finish(&self, draft: Draft, collectors: Vec<CollectorReport>, began: Seconds) -> Snapshot {
         let Draft { inventory, rows, machine, node } = draft;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let now = Seconds::from_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
         let rows: Vec<Row> = rows
             .into_iter()
             .filter(|row| !row.gone)
             .map(|DraftRow { subject, mut usage, .. }| {
-                usage.measured_at = Some(now);
+                usage.measured_at = Some(began);
                 Row { subject, usage }
             })
             .collect();
@@ -277,7 +278,7 @@ impl Collection {
             })
             .collect();
         Snapshot {
-            taken_at: Some(now),
+            taken_at: Some(began),
             oom_kills: self.oom.totals(),
             inventory,
             rows,
@@ -313,6 +314,12 @@ impl Collection {
             collector.forget(inventory);
         }
     }
+}
+
+/// The time, to the millisecond: finer is no sample's time.
+fn now() -> Seconds {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Seconds::from_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// A finished collection.

@@ -24,6 +24,8 @@ pub struct HostSide {
     pub memory: Option<Bytes>,
     /// Interfaces of the pod's network namespace, without the tap that mirrors them to the guest.
     pub network: Vec<Interface>,
+    /// When this was measured, Unix time.
+    pub measured_at: Option<Seconds>,
 }
 
 /// One component of a sandbox: a process, or several that are counted together.

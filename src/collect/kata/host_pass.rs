@@ -47,7 +47,8 @@ impl HostPass {
         let mut sides = HashMap::with_capacity(sandboxes.len());
         for sandbox in sandboxes {
             if let Some(host) = self.hosts.get_mut(sandbox.id.as_str()) {
-                sides.insert(sandbox.id.clone(), host.read(&mut self.reader, now));
+                let side = HostSide { measured_at: Some(crate::collect::now()), ..host.read(&mut self.reader, now) };
+                sides.insert(sandbox.id.clone(), side);
             }
         }
         if let Some(fault) = self.reader.take_fault() {

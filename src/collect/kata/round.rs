@@ -172,7 +172,8 @@ impl Round {
             let Usage { measured_at, filesystems, .. } = std::mem::take(&mut row.usage);
             let asked = row.subject.spec.clone().unwrap_or_default();
             row.usage = Usage {
-                measured_at,
+                // A guest answers after the node's files were read, and a slow one long after.
+                measured_at: usage.measured_at.or(measured_at),
                 start_time: row.subject.started_at,
                 creation_time: row.subject.created_at,
                 spec: Some(combine(asked, usage.spec.clone().unwrap_or_default())),

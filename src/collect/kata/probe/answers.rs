@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{BACKOFF, NO_TIME};
 use crate::collect::kata::exposition::Report;
 use crate::collect::kata::network_choice::Heard;
+use crate::collect::now;
 use crate::model::guest::Guest;
 use crate::model::identity::ContainerId;
 use crate::model::snapshot::SourceState;
@@ -33,9 +34,10 @@ impl Answers {
         self.sources.insert(source, state);
     }
 
+    /// Takes what a source has said of a container just now.
     pub(super) fn container(&mut self, source: &'static str, id: ContainerId, usage: Usage) {
         self.containers_from = Some(source);
-        self.containers.insert(id, usage);
+        self.containers.insert(id, Usage { measured_at: Some(now()), ..usage });
     }
 
     /// What this collection says about whether the guest will ever tell its network.
