@@ -4,6 +4,7 @@ mod connections;
 mod guard;
 mod in_flight;
 mod kata;
+mod landing;
 mod listen;
 mod pieces;
 
@@ -118,7 +119,7 @@ pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), List
                 .wrap(from_fn(guard::guard))
                 .wrap(from_fn(count))
                 .configure(|config| {
-                    resource(config, "/", web::get().to(landing), web::head().to(landing));
+                    resource(config, "/", web::get().to(landing::page), web::head().to(landing::page));
                     resource(config, "/metrics", web::get().to(metrics), web::head().to(metrics));
                     resource(config, "/metrics/cadvisor", web::get().to(cadvisor), web::head().to(cadvisor));
                     resource(config, "/metrics/kata", web::get().to(kata::metrics), web::head().to(kata::metrics));
@@ -415,32 +416,4 @@ fn say_health(request: &HttpRequest, well: bool, health: &crate::model::snapshot
     };
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     HttpResponse::build(status).content_type(TEXT).body(body)
-}
-
-const PATHS: [(&str, &str); 8] = [
-    ("/metrics", "everything enabled, as Prometheus text or OpenMetrics"),
-    ("/metrics?sandbox=ID", "one pod sandbox, by id or a unique prefix of 12 characters"),
-    ("/metrics/cadvisor", "only the kubelet's families"),
-    ("/metrics/kata", "the Kata shims' own metrics, as kata-monitor serves them; ?sandbox=ID, ?filter_family=PREFIX"),
-    ("/sandboxes", "pod sandboxes as JSON, a table for browsers, or one id per line for text/plain"),
-    ("/livez", "alive"),
-    ("/readyz", "ready; ?verbose lists the checks"),
-    ("/healthz", "the same as /readyz"),
-];
-
-async fn landing(request: HttpRequest) -> HttpResponse {
-    let title = concat!("kata-pulse ", env!("CARGO_PKG_VERSION"));
-    if negotiate::wants(header_text(&request, &header::ACCEPT), "text/html") {
-        let items: String = PATHS
-            .iter()
-            .map(|(path, what)| format!("<li><a href=\"{path}\"><code>{path}</code></a> {what}</li>"))
-            .collect();
-        return HttpResponse::Ok().content_type("text/html; charset=utf-8").body(format!(
-            "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title><style>\
-             body{{font-family:sans-serif;margin:2em}}</style></head><body><h1>{title}</h1>\
-             <p>Every pod on this node, measured where the truth is.</p><ul>{items}</ul></body></html>\n"
-        ));
-    }
-    let lines: String = PATHS.iter().map(|(path, what)| format!("{path}  {what}\n")).collect();
-    HttpResponse::Ok().content_type(TEXT).body(format!("{title}\n{lines}"))
 }
