@@ -257,6 +257,7 @@ fn spec(linux: &LinuxContainerResources) -> Spec {
         memory_limit: Some(asked(linux.memory_limit_in_bytes).map_or(Limit::Max, Limit::At)),
         memory_reservation: None,
         memory_swap_limit: None,
+        swap_limit: None,
     }
 }
 

@@ -250,6 +250,8 @@ pub struct Spec {
     pub memory_reservation: Option<Limit>,
     /// Swap limit in bytes: swap alone on v2, memory plus swap on v1.
     pub memory_swap_limit: Option<Limit>,
+    /// Limit of swap alone in bytes; on v1 only where memory and both together are limited.
+    pub swap_limit: Option<Limit>,
 }
 
 /// Cumulative counters of one network interface.

@@ -275,6 +275,7 @@ impl Handles {
             spec.memory_limit = bytes(&mut self.memory_limit, "memory.limit_in_bytes")?;
             spec.memory_reservation = bytes(&mut self.memory_soft_limit, "memory.soft_limit_in_bytes")?;
             spec.memory_swap_limit = bytes(&mut self.memsw_limit, "memory.memsw.limit_in_bytes")?;
+            spec.swap_limit = swap_alone(spec.memory_swap_limit, spec.memory_limit);
         }
         Ok(spec)
     }
@@ -286,6 +287,16 @@ impl Handles {
         let read =
             reader.parse(&mut HeldFile::default(), dir, "memory.use_hierarchy", |b| parse::single(b, "number"))?;
         Ok(*self.use_hierarchy.insert(read != Some(0)))
+    }
+}
+
+/// The limit of swap, where memory and both together have one. A limit of both alone bounds swap only by what memory
+/// leaves of it.
+fn swap_alone(both: Option<Limit>, memory: Option<Limit>) -> Option<Limit> {
+    match (both?, memory?) {
+        (Limit::At(both), Limit::At(memory)) => Some(Limit::At(both.saturating_sub(memory))),
+        (Limit::Max, _) => Some(Limit::Max),
+        (Limit::At(_), Limit::Max) => None,
     }
 }
 
@@ -333,4 +344,19 @@ pub fn add_operations(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), pa
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn swap_is_bounded_where_memory_and_both_are() {
+        let at = |bytes| Some(Limit::At(bytes));
+        assert_eq!(swap_alone(at(300), at(100)), at(200));
+        assert_eq!(swap_alone(at(100), at(100)), at(0));
+        assert_eq!(swap_alone(Some(Limit::Max), at(100)), Some(Limit::Max));
+        assert_eq!(swap_alone(at(300), Some(Limit::Max)), None, "as much as memory leaves of it");
+        assert_eq!(swap_alone(None, at(100)), None, "swap is not accounted");
+    }
 }

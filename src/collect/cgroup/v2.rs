@@ -232,6 +232,7 @@ impl Handles {
             memory_limit,
             memory_reservation,
             memory_swap_limit,
+            swap_limit: memory_swap_limit,
         };
         Ok((spec, threads_max))
     }

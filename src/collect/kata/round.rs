@@ -203,6 +203,7 @@ fn combine(asked: Spec, guest: Spec) -> Spec {
         memory_limit: asked.memory_limit.or(guest.memory_limit),
         memory_reservation: asked.memory_reservation.or(guest.memory_reservation),
         memory_swap_limit: asked.memory_swap_limit.or(guest.memory_swap_limit),
+        swap_limit: asked.swap_limit.or(guest.swap_limit),
     }
 }
 
