@@ -27,7 +27,8 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// Every path there is.
-const PATHS: [&str; 7] = ["/", "/metrics", "/metrics/cadvisor", "/sandboxes", "/livez", "/readyz", "/healthz"];
+const PATHS: [&str; 8] =
+    ["/", "/metrics", "/metrics/cadvisor", "/metrics/resource", "/sandboxes", "/livez", "/readyz", "/healthz"];
 
 /// What Prometheus 2 and 3 ask for.
 const PROMETHEUS_2: &str = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
@@ -89,7 +90,7 @@ fn formats_follow_accept() {
         (PROMETHEUS_2, OPEN_METRICS),
         (PROMETHEUS_3, OPEN_METRICS),
     ] {
-        for path in ["/metrics", "/metrics/cadvisor"] {
+        for path in ["/metrics", "/metrics/cadvisor", "/metrics/resource"] {
             let answer = agent.get_with(path, &[("Accept", accept)]);
             assert_eq!(answer.status, 200, "{path} {accept}");
             assert_eq!(answer.header("content-type"), content_type, "{path} {accept}");
@@ -105,22 +106,28 @@ fn formats_follow_accept() {
 fn bodies_are_compressed_when_asked_and_only_then() {
     let host = Host::v2();
     let agent = quiet_agent(&host);
-    // Nothing on this page moves while a collection is kept.
-    let path = "/metrics/cadvisor";
-    let plain = exchange(&agent, "GET", path, &[]);
+    for path in ["/metrics/cadvisor", "/metrics/resource"] {
+        is_compressed_when_asked(&agent, path);
+    }
+}
+
+/// For pages on which nothing moves while a collection is kept.
+#[track_caller]
+fn is_compressed_when_asked(agent: &Agent, path: &str) {
+    let plain = exchange(agent, "GET", path, &[]);
     for accept in ["gzip", "GZIP", "x-gzip", "gzip;q=0.5, *;q=0", "br, zstd;q=0.9, gzip;q=0.8", "gzip, identity"] {
-        let answer = exchange(&agent, "GET", path, &[("Accept-Encoding", accept)]);
+        let answer = exchange(agent, "GET", path, &[("Accept-Encoding", accept)]);
         assert_eq!(inflated(&answer), plain.text(), "{accept}");
         assert_eq!(answer.header("content-type"), TEXT);
-        assert!(answer.body.len() < plain.body.len() / 4, "{} of {} bytes", answer.body.len(), plain.body.len());
+        assert!(answer.body.len() < plain.body.len() / 2, "{} of {} bytes", answer.body.len(), plain.body.len());
     }
     for accept in ["", "identity", "br", "*", "gzip;q=0", "gzip;q=0.0, br", "identity, gzip;q=0.5", "gzip;q=x"] {
-        let answer = exchange(&agent, "GET", path, &[("Accept-Encoding", accept)]);
+        let answer = exchange(agent, "GET", path, &[("Accept-Encoding", accept)]);
         assert_eq!(answer.header("content-encoding"), "", "{accept}");
         assert_eq!(answer.text(), plain.text(), "{accept}");
     }
-    let both = exchange(&agent, "GET", path, &[("Accept-Encoding", "gzip"), ("Accept", PROMETHEUS_3)]);
-    let open_metrics = exchange(&agent, "GET", path, &[("Accept", PROMETHEUS_3)]);
+    let both = exchange(agent, "GET", path, &[("Accept-Encoding", "gzip"), ("Accept", PROMETHEUS_3)]);
+    let open_metrics = exchange(agent, "GET", path, &[("Accept", PROMETHEUS_3)]);
     assert_eq!((inflated(&both).as_str(), both.header("content-type")), (open_metrics.text(), OPEN_METRICS));
 }
 
@@ -321,6 +328,26 @@ fn forty_scrapes_share_one_collection_and_more_are_sent_away() {
     assert_eq!(after.value("kata_pulse_http_requests_in_flight", &[]), 1.0);
     let metrics = |code| after.value("kata_pulse_http_requests_total", &[("handler", "/metrics"), ("code", code)]);
     assert_eq!((metrics("503"), metrics("200")), (5.0, 41.0));
+}
+
+#[test]
+fn whoever_asks_for_whichever_page_shares_the_collection() {
+    let host = Host::v2();
+    let agent = eager_agent(&host);
+    let before = collections(&agent);
+    let gate = Gate::close(&host.path("proc/meminfo"));
+    let (answered, answers) = mpsc::channel();
+    for path in ["/metrics", "/metrics/resource", "/metrics/cadvisor"].into_iter().cycle().take(41) {
+        let (mut wire, answered) = (Wire::connect(&agent), answered.clone());
+        wire.ask("GET", path, &[]);
+        std::thread::spawn(move || answered.send(wire.answer().status));
+    }
+    let status = || answers.recv_timeout(PATIENCE).expect("an answer");
+    // As above: when one has been sent away, the other forty are in.
+    assert_eq!(status(), 503);
+    gate.open();
+    assert!((0..40).all(|_| status() == 200));
+    assert_eq!(collections(&agent), before + 2.0, "one for the forty, and one to tell");
 }
 
 #[test]

@@ -414,7 +414,7 @@ fn the_right_password_opens_and_nothing_else_does() {
     let site = Site::new(&format!("basic_auth_users:\n  alice: {alice}\n  bob: {bob}\n"));
     let guarded = site.start();
     let address = guarded.address;
-    for path in ["/", "/metrics", "/metrics/cadvisor", "/metrics/kata", "/sandboxes"] {
+    for path in ["/", "/metrics", "/metrics/cadvisor", "/metrics/kata", "/metrics/resource", "/sandboxes"] {
         let refused = ask(address, "GET", path, &[]);
         assert_eq!((refused.status, refused.text()), (401, "credentials are needed, or these are wrong\n"), "{path}");
         assert_eq!(refused.header("www-authenticate"), "Basic realm=\"kata-pulse\", charset=\"UTF-8\"");
@@ -620,7 +620,7 @@ fn the_api_server_decides_and_its_answers_are_remembered() {
     assert_eq!(status(address, "/livez", ""), 200);
     assert_eq!(count(&api.asked()), (0, 0), "nothing of that is a question");
 
-    for path in ["/metrics", "/metrics/cadvisor", "/metrics/kata"] {
+    for path in ["/metrics", "/metrics/cadvisor", "/metrics/kata", "/metrics/resource"] {
         for _ in 0..3 {
             assert_eq!(status(address, path, &bearer("good-token-1a2b")), 200, "{path}");
         }

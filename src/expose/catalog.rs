@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::expose::families::{AGENT, CONTAINER, Group, HOST, KATA, NAMED, NODE, OOM, SANDBOX};
+use crate::expose::families::{
+    AGENT, CONTAINER, Group, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX,
+};
 use crate::expose::family::{Meta, Profile};
 use crate::telemetry::{Described, Telemetry};
 
@@ -59,6 +61,12 @@ pub fn families() -> Vec<(&'static Meta, Carries)> {
     all
 }
 
+/// Every family of `/metrics/resource`, in the order it is served. They have names in common with those of
+/// [`families`], and fewer labels.
+pub fn resource_families() -> impl Iterator<Item = &'static Meta> {
+    RESOURCE.iter().map(|family| &family.meta).chain(RESOURCE_ERROR.iter().map(|family| &family.meta))
+}
+
 /// Whether some family from `names` is in the profile.
 pub fn serves_any(profile: Profile, names: &[&str]) -> bool {
     families().iter().any(|(meta, _)| meta.profile <= profile && names.iter().any(|name| meta.name.starts_with(name)))
@@ -81,6 +89,7 @@ pub fn markdown(telemetry: &Telemetry) -> String {
     section(&mut page, "The agent's own families", "kata_pulse_", "");
     own(&mut page, &telemetry.described());
     host(&mut page);
+    resource(&mut page);
     page.push_str("\n## Families of the kubelet that are not served\n\n| Family | Why not |\n|---|---|\n");
     for Absent { name, why } in ABSENT {
         let _ = writeln!(page, "| `{name}` | {why} |");
@@ -99,7 +108,7 @@ pub fn markdown(telemetry: &Telemetry) -> String {
          - `container_start_time_seconds` of a container is the runtime's start time, not a file's.\n\
          - `container_oom_events_total` is the kernel's count for the cgroup, so it does not miss kills from before \
          the agent started; `kata_pulse_container_oom_kills_total` survives the container.\n\
-         - Samples carry no timestamps: they are measured when they are asked for.\n",
+         - Samples carry no timestamps, those of `/metrics/resource` apart: they are measured when they are asked for.\n",
     );
     page
 }
@@ -115,6 +124,25 @@ fn own(page: &mut String, described: &[Described]) {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         let _ = writeln!(page, "| `{name}` | {} | {help} |", labels.join(", "));
     }
+}
+
+/// The page for metrics-server.
+fn resource(page: &mut String) {
+    page.push_str(
+        "\n## What metrics-server reads\n\n\
+         Served on `/metrics/resource`, in every profile; [metrics-server.md](metrics-server.md) tells what for. These \
+         samples have the labels that stand here and no others.\n\n\
+         | Family | Type | Labels | Timestamp | Meaning | Source |\n|---|---|---|---|---|---|\n",
+    );
+    for meta in resource_families() {
+        let Meta { name, kind, stamped, help, source, .. } = meta;
+        let (kind, labels, stamped) = (kind.as_str(), labels(meta), if *stamped { "yes" } else { "" });
+        let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {stamped} | {help} | {source} |");
+    }
+}
+
+fn labels(meta: &Meta) -> String {
+    meta.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// Collectors of node_exporter that have no counterpart here and are on there, and why.
@@ -164,9 +192,8 @@ fn section(page: &mut String, title: &str, prefix: &str, other: &str) {
     );
     let of_section = |meta: &Meta| meta.name.starts_with(prefix) || (!other.is_empty() && meta.name.starts_with(other));
     for (meta, _) in families().into_iter().filter(|(meta, _)| of_section(meta)) {
-        let labels: Vec<String> = meta.labels.iter().map(|label| format!("`{label}`")).collect();
         let Meta { name, kind, help, profile, source, .. } = meta;
-        let (kind, labels, profile) = (kind.as_str(), labels.join(", "), profile.as_str());
+        let (kind, labels, profile) = (kind.as_str(), labels(meta), profile.as_str());
         let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {profile} | {help} | {source} |");
     }
 }
@@ -184,10 +211,16 @@ mod tests {
 
     #[test]
     fn tables_follow_the_naming_rules() {
-        let mut seen = HashSet::new();
-        for (meta, carries) in families() {
+        let (mut seen, mut of_resource) = (HashSet::new(), HashSet::new());
+        for (meta, _) in families() {
+            assert!(seen.insert(meta.name), "{} stands twice", meta.name);
+        }
+        for meta in resource_families() {
+            assert!(of_resource.insert(meta.name), "{} stands twice", meta.name);
+        }
+        let resource = resource_families().map(|meta| (meta, Carries::Nothing));
+        for (meta, carries) in families().into_iter().chain(resource) {
             let name = meta.name;
-            assert!(seen.insert(name), "{name} stands twice");
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{name}");
             if !ODD_NAMES.contains(&name) {
                 assert_eq!(meta.kind == Kind::Counter, name.ends_with("_total"), "{name}: counters end in _total");
@@ -218,5 +251,6 @@ mod tests {
         assert!(KATA.is_sorted_by_key(|family| family.meta.name));
         assert!(AGENT.is_sorted_by_key(|family| family.meta.name));
         assert!(HOST.is_sorted_by_key(|family| family.meta.name));
+        assert!(resource_families().is_sorted_by_key(|meta| meta.name));
     }
 }

@@ -122,6 +122,7 @@ pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), List
                     resource(config, "/", web::get().to(landing::page), web::head().to(landing::page));
                     resource(config, "/metrics", web::get().to(metrics), web::head().to(metrics));
                     resource(config, "/metrics/cadvisor", web::get().to(cadvisor), web::head().to(cadvisor));
+                    resource(config, "/metrics/resource", web::get().to(resources), web::head().to(resources));
                     resource(config, "/metrics/kata", web::get().to(kata::metrics), web::head().to(kata::metrics));
                     resource(config, "/sandboxes", web::get().to(list_sandboxes), web::head().to(list_sandboxes));
                     health(config);
@@ -306,6 +307,10 @@ async fn metrics(request: HttpRequest, routes: Data<Routes>) -> Result<HttpRespo
 
 async fn cadvisor(request: HttpRequest, routes: Data<Routes>) -> Result<HttpResponse, Refusal> {
     exposition(&request, &routes, |_| Ok(View::Cadvisor)).await
+}
+
+async fn resources(request: HttpRequest, routes: Data<Routes>) -> Result<HttpResponse, Refusal> {
+    exposition(&request, &routes, |_| Ok(View::Resource)).await
 }
 
 async fn snapshot(request: &HttpRequest, routes: &Routes) -> Result<Arc<Snapshot>, Refusal> {

@@ -1,7 +1,8 @@
 //! Going through the tables for one snapshot.
 
-use crate::expose::families::{AGENT, CONTAINER, HOST, KATA, NAMED, NODE, OOM, SANDBOX};
+use crate::expose::families::{AGENT, CONTAINER, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX};
 use crate::expose::family::{Family, Meta, Profile};
+use crate::expose::resource;
 use crate::model::identity::SandboxId;
 use crate::model::inventory::{Kind, Subject};
 use crate::model::node::{Named, Node};
@@ -17,6 +18,8 @@ pub enum View {
     Cadvisor,
     /// Only one sandbox's series.
     Sandbox(SandboxId),
+    /// What metrics-server reads, whatever the profile.
+    Resource,
 }
 
 /// Receives families and their samples in order: every sample of a family between its `begin` and the next one.
@@ -50,8 +53,11 @@ struct Common<'s> {
 
 /// Hands every sample of the view to the output. Families without samples are not begun.
 pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut impl Output) {
+    if *view == View::Resource {
+        return walk_resource(snapshot, output);
+    }
     let of_view = |id: Option<&SandboxId>| match view {
-        View::All | View::Cadvisor => true,
+        View::All | View::Cadvisor | View::Resource => true,
         View::Sandbox(wanted) => id == Some(wanted),
     };
     let wanted = |row: &&Row| {
@@ -72,7 +78,7 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
         return;
     }
     let pod = |kills: &&OomKills| match view {
-        View::All | View::Cadvisor => true,
+        View::All | View::Cadvisor | View::Resource => true,
         View::Sandbox(id) => snapshot.sandboxes.iter().filter(|report| report.sandbox.id == *id).any(
             |SandboxReport { sandbox, .. }| (&sandbox.namespace, &sandbox.pod_name) == (&kills.namespace, &kills.pod),
         ),
@@ -89,6 +95,17 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
     }
     if let Some(host) = node.and_then(|snapshot| snapshot.node.as_deref()) {
         walk_host(host, profile, output);
+    }
+}
+
+fn walk_resource(snapshot: &Snapshot, output: &mut impl Output) {
+    let consumers = resource::consumers(snapshot);
+    for family in RESOURCE {
+        let common = |consumer: &resource::Consumer| Common { subject: None, measured_at: consumer.measured_at };
+        table_row(family, consumers.iter(), common, output);
+    }
+    for family in RESOURCE_ERROR {
+        table_row(family, std::iter::once(snapshot), |_| Common::default(), output);
     }
 }
 

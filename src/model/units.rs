@@ -60,6 +60,11 @@ impl Seconds {
         Value::Decimal { mantissa: self.mantissa, scale: self.scale }
     }
 
+    /// Whether it is no time at all.
+    pub const fn is_zero(self) -> bool {
+        self.mantissa == 0
+    }
+
     /// Whole seconds, the fraction cut off.
     pub fn whole(self) -> u64 {
         self.mantissa / 10u64.pow(u32::from(self.scale))

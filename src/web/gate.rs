@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn one_permission_opens_all_metrics_and_nothing_else() {
-        for path in ["/metrics", "/metrics/cadvisor", "/metrics/kata"] {
+        for path in ["/metrics", "/metrics/cadvisor", "/metrics/kata", "/metrics/resource"] {
             assert_eq!(permission(path), "/metrics");
         }
         for path in ["/", "/sandboxes", "/metricsx", "//metrics", "/metrics%2Fkata", "/Metrics", "/%6Detrics", "*", ""]

@@ -12,6 +12,7 @@ pub mod guarded;
 pub mod guests;
 pub mod host;
 pub mod kata;
+pub mod metrics_server;
 pub mod node;
 pub mod openmetrics;
 pub mod paths;

@@ -5,6 +5,7 @@ mod container;
 mod host;
 mod kata;
 mod node;
+mod resource;
 mod sandbox;
 
 use crate::expose::family::{Family, Kind, Meta, Profile, Put};
@@ -15,6 +16,7 @@ pub use container::CONTAINER;
 pub use host::{Group, HOST, NAMED};
 pub use kata::KATA;
 pub use node::NODE;
+pub use resource::{RESOURCE, RESOURCE_ERROR};
 pub use sandbox::{OOM, SANDBOX};
 
 /// A row of a table, everything positional but the reading, so that tables read as tables.

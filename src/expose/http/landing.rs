@@ -7,10 +7,11 @@ use super::{TEXT, header_text};
 use crate::expose::negotiate;
 
 /// Every path, and what is there.
-const PATHS: [(&str, &str); 8] = [
+const PATHS: [(&str, &str); 9] = [
     ("/metrics", "everything enabled, as Prometheus text or OpenMetrics"),
     ("/metrics?sandbox=ID", "one pod sandbox, by id or a unique prefix of 12 characters"),
     ("/metrics/cadvisor", "only the kubelet's families"),
+    ("/metrics/resource", "what metrics-server reads of a kubelet: CPU and memory for kubectl top and autoscalers"),
     ("/metrics/kata", "the Kata shims' own metrics, as kata-monitor serves them; ?sandbox=ID, ?filter_family=PREFIX"),
     ("/sandboxes", "pod sandboxes as JSON, a table for browsers, or one id per line for text/plain"),
     ("/livez", "alive"),
