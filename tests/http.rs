@@ -27,8 +27,17 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// Every path there is.
-const PATHS: [&str; 8] =
-    ["/", "/metrics", "/metrics/cadvisor", "/metrics/resource", "/sandboxes", "/livez", "/readyz", "/healthz"];
+const PATHS: [&str; 9] = [
+    "/",
+    "/metrics",
+    "/metrics/cadvisor",
+    "/metrics/resource",
+    "/stats/summary",
+    "/sandboxes",
+    "/livez",
+    "/readyz",
+    "/healthz",
+];
 
 /// What Prometheus 2 and 3 ask for.
 const PROMETHEUS_2: &str = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
@@ -161,9 +170,17 @@ fn what_cannot_be_answered_is_refused_in_one_line() {
             assert_eq!(answer.header("allow"), "GET, HEAD", "{method} {path}");
         }
     }
-    for path in
-        ["/none", "/metrics/", "/metrics/none", "//metrics", "/-/reload", "/metrics%2Fcadvisor", "/../etc/passwd"]
-    {
+    for path in [
+        "/none",
+        "/metrics/",
+        "/metrics/none",
+        "//metrics",
+        "/-/reload",
+        "/stats",
+        "/stats/summary/",
+        "/metrics%2Fcadvisor",
+        "/../etc/passwd",
+    ] {
         assert_refused(&exchange(&agent, "GET", path, &[]), 404, "no such path; / lists them");
         assert_refused(&exchange(&agent, "POST", path, &[]), 404, "no such path; / lists them");
     }

@@ -414,7 +414,9 @@ fn the_right_password_opens_and_nothing_else_does() {
     let site = Site::new(&format!("basic_auth_users:\n  alice: {alice}\n  bob: {bob}\n"));
     let guarded = site.start();
     let address = guarded.address;
-    for path in ["/", "/metrics", "/metrics/cadvisor", "/metrics/kata", "/metrics/resource", "/sandboxes"] {
+    for path in
+        ["/", "/metrics", "/metrics/cadvisor", "/metrics/kata", "/metrics/resource", "/sandboxes", "/stats/summary"]
+    {
         let refused = ask(address, "GET", path, &[]);
         assert_eq!((refused.status, refused.text()), (401, "credentials are needed, or these are wrong\n"), "{path}");
         assert_eq!(refused.header("www-authenticate"), "Basic realm=\"kata-pulse\", charset=\"UTF-8\"");

@@ -7,6 +7,7 @@ mod kata;
 mod landing;
 mod listen;
 mod pieces;
+mod summary;
 
 use std::borrow::Cow;
 use std::io;
@@ -28,6 +29,7 @@ use self::listen::Door;
 use self::pieces::Pieces;
 use crate::expose::negotiate;
 use crate::expose::page::{Key, Pages};
+use crate::expose::rates::Rates;
 use crate::expose::sandboxes;
 use crate::expose::text::Format;
 use crate::expose::walk::View;
@@ -69,12 +71,13 @@ pub struct Routes {
     /// Knows who may come in.
     pub web: Arc<Web>,
     in_flight: InFlight,
+    rates: Arc<Rates>,
 }
 
 impl Routes {
     /// Routes over a source.
     pub fn new(source: Arc<dyn SnapshotSource>, pages: Arc<Pages>, telemetry: Arc<Telemetry>, web: Arc<Web>) -> Self {
-        Self { source, pages, telemetry, web, in_flight: InFlight::default() }
+        Self { source, pages, telemetry, web, in_flight: InFlight::default(), rates: Arc::default() }
     }
 }
 
@@ -124,6 +127,7 @@ pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), List
                     resource(config, "/metrics/cadvisor", web::get().to(cadvisor), web::head().to(cadvisor));
                     resource(config, "/metrics/resource", web::get().to(resources), web::head().to(resources));
                     resource(config, "/metrics/kata", web::get().to(kata::metrics), web::head().to(kata::metrics));
+                    resource(config, "/stats/summary", web::get().to(summary::page), web::head().to(summary::page));
                     resource(config, "/sandboxes", web::get().to(list_sandboxes), web::head().to(list_sandboxes));
                     health(config);
                 })

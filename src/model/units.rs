@@ -67,14 +67,28 @@ impl Seconds {
 
     /// Whole seconds, the fraction cut off.
     pub fn whole(self) -> u64 {
-        self.mantissa / 10u64.pow(u32::from(self.scale))
+        self.whole_at(0)
     }
 
     /// Whole milliseconds, the rest cut off.
     pub fn whole_millis(self) -> u64 {
-        match self.scale.checked_sub(3) {
+        self.whole_at(3)
+    }
+
+    /// Whole microseconds, the rest cut off.
+    pub fn whole_micros(self) -> u64 {
+        self.whole_at(6)
+    }
+
+    /// Whole nanoseconds, the rest cut off.
+    pub fn whole_nanos(self) -> u64 {
+        self.whole_at(9)
+    }
+
+    fn whole_at(self, scale: u8) -> u64 {
+        match self.scale.checked_sub(scale) {
             Some(surplus) => self.mantissa / 10u64.pow(u32::from(surplus)),
-            None => self.mantissa.saturating_mul(10u64.pow(u32::from(3 - self.scale))),
+            None => self.mantissa.saturating_mul(10u64.pow(u32::from(scale - self.scale))),
         }
     }
 
@@ -189,6 +203,8 @@ mod tests {
         assert_eq!(Seconds::from_nanos(1_999_999_999).whole_millis(), 1999);
         assert_eq!(Seconds::from_ticks(123).whole_millis(), 1230);
         assert_eq!(Seconds::from_millis(7).whole_millis(), 7);
+        assert_eq!(Seconds::from_nanos(7_999).whole_micros(), 7);
+        assert_eq!(Seconds::from_micros(98_701_325_189).whole_nanos(), 98_701_325_189_000);
     }
 
     #[test]

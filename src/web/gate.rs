@@ -109,8 +109,18 @@ mod tests {
         for path in ["/metrics", "/metrics/cadvisor", "/metrics/kata", "/metrics/resource"] {
             assert_eq!(permission(path), "/metrics");
         }
-        for path in ["/", "/sandboxes", "/metricsx", "//metrics", "/metrics%2Fkata", "/Metrics", "/%6Detrics", "*", ""]
-        {
+        for path in [
+            "/",
+            "/sandboxes",
+            "/stats/summary",
+            "/metricsx",
+            "//metrics",
+            "/metrics%2Fkata",
+            "/Metrics",
+            "/%6Detrics",
+            "*",
+            "",
+        ] {
             assert_eq!(permission(path), path);
         }
     }

@@ -87,6 +87,34 @@ fn a_kept_collection_is_as_old_as_it_is_whatever_the_clock_says() {
     agent.stop(0);
 }
 
+/// Whoever is told a rate cannot tell over which time it is, so no clock may make one up.
+#[test]
+fn a_rate_is_over_the_time_between_two_readings_and_none_over_less_than_nothing() {
+    let (host, clock) = (node_with(1), Clock::new());
+    let mut flags = host.flags();
+    flags.extend(["--max-age-secs", "0"].map(Into::into));
+    let agent = clock.start(flags);
+    let rate = || {
+        let summary: serde_json::Value = serde_json::from_str(agent.get("/stats/summary").text()).expect("JSON");
+        summary["node"]["cpu"]["usageNanoCores"].as_u64()
+    };
+    let used = |micros: u64| {
+        let text = format!("usage_usec {micros}\nuser_usec 6000000\nsystem_usec 3000000\n");
+        host.write("sys/fs/cgroup/cpu.stat", &text);
+    };
+    assert_eq!(rate(), None, "nothing is known of before");
+    // 50 s in 100 s, and in what the test takes besides.
+    used(59_000_000);
+    clock.set(100);
+    let half = rate().expect("a rate");
+    assert!((300_000_000..=500_000_000).contains(&half), "{half}");
+    assert_eq!(rate(), Some(half), "less than ten seconds later");
+    used(69_000_000);
+    clock.set(-DAY);
+    assert_eq!(rate(), None);
+    agent.stop(0);
+}
+
 /// An age by the wall clock would be negative for a day.
 #[test]
 fn a_clock_that_is_set_back_does_not_make_an_old_collection_new() {

@@ -154,6 +154,7 @@ impl Cgroups {
         if let Some(spec) = &mut usage.spec {
             spec.memory_limit = meminfo.total.map(|bytes| Limit::At(bytes.0));
             spec.memory_swap_limit = meminfo.swap_total.map(|bytes| Limit::At(bytes.0));
+            spec.swap_limit = spec.memory_swap_limit;
         }
     }
 }

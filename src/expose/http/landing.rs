@@ -7,12 +7,13 @@ use super::{TEXT, header_text};
 use crate::expose::negotiate;
 
 /// Every path, and what is there.
-const PATHS: [(&str, &str); 9] = [
+const PATHS: [(&str, &str); 10] = [
     ("/metrics", "everything enabled, as Prometheus text or OpenMetrics"),
     ("/metrics?sandbox=ID", "one pod sandbox, by id or a unique prefix of 12 characters"),
     ("/metrics/cadvisor", "only the kubelet's families"),
     ("/metrics/resource", "what metrics-server reads of a kubelet: CPU and memory for kubectl top and autoscalers"),
     ("/metrics/kata", "the Kata shims' own metrics, as kata-monitor serves them; ?sandbox=ID, ?filter_family=PREFIX"),
+    ("/stats/summary", "the node, its pods and containers as the kubelet's Summary API; ?only_cpu_and_memory=true"),
     ("/sandboxes", "pod sandboxes as JSON, a table for browsers, or one id per line for text/plain"),
     ("/livez", "alive"),
     ("/readyz", "ready; ?verbose lists the checks"),
