@@ -2,6 +2,7 @@
 
 mod connections;
 mod guard;
+mod health;
 mod in_flight;
 mod kata;
 mod landing;
@@ -129,13 +130,17 @@ pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), List
                     resource(config, "/metrics/kata", web::get().to(kata::metrics), web::head().to(kata::metrics));
                     resource(config, "/stats/summary", web::get().to(summary::page), web::head().to(summary::page));
                     resource(config, "/sandboxes", web::get().to(list_sandboxes), web::head().to(list_sandboxes));
-                    health(config);
+                    health::routes(config);
                 })
                 .default_service(web::to(not_found))
         }
     };
     let health_alone = move || {
-        App::new().app_data(routes.clone()).wrap(from_fn(count)).configure(health).default_service(web::to(not_found))
+        App::new()
+            .app_data(routes.clone())
+            .wrap(from_fn(count))
+            .configure(health::routes)
+            .default_service(web::to(not_found))
     };
     let mut server = Server::build()
         .workers(2)
@@ -162,12 +167,6 @@ pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), List
         }
     }
     Ok((server.run(), bound))
-}
-
-fn health(config: &mut web::ServiceConfig) {
-    resource(config, "/livez", web::get().to(live), web::head().to(live));
-    resource(config, "/readyz", web::get().to(ready), web::head().to(ready));
-    resource(config, "/healthz", web::get().to(ready), web::head().to(ready));
 }
 
 /// A path that answers GET and HEAD and says so to everything else.
@@ -392,37 +391,4 @@ async fn list_sandboxes(request: HttpRequest, routes: Data<Routes>) -> Result<Ht
     } else {
         response.json(entries)
     })
-}
-
-async fn live(request: HttpRequest, routes: Data<Routes>) -> HttpResponse {
-    let health = routes.source.health();
-    say_health(&request, health.live, &health)
-}
-
-async fn ready(request: HttpRequest, routes: Data<Routes>) -> HttpResponse {
-    let health = routes.source.health();
-    say_health(&request, health.ready, &health)
-}
-
-/// `ok`, or why not; with `?verbose` every check, those that only inform included.
-fn say_health(request: &HttpRequest, well: bool, health: &crate::model::snapshot::Health) -> HttpResponse {
-    let verbose = parameters(request, "verbose").is_ok_and(|given| !given.is_empty());
-    let problems = health.checks.iter().filter_map(|check| Some((check.name, check.problem.as_ref()?)));
-    let body = if verbose {
-        let mut body = String::new();
-        for check in &health.checks {
-            match &check.problem {
-                None => body.push_str(&format!("[+] {} ok\n", check.name)),
-                Some(problem) => body.push_str(&format!("[-] {}: {problem}\n", check.name)),
-            }
-        }
-        body.push_str(if well { "ok\n" } else { "not ok\n" });
-        body
-    } else if well {
-        "ok\n".to_owned()
-    } else {
-        problems.map(|(name, problem)| format!("{name}: {problem}\n")).collect()
-    };
-    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    HttpResponse::build(status).content_type(TEXT).body(body)
 }
