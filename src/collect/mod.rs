@@ -4,6 +4,7 @@
 //! [`Collection::run`] alone times and grades collectors; one that fails leaves the others' facts in place. To add one:
 //! a file or folder here, an entry in [`COLLECTORS`] and a line in [`Collection::new`].
 
+mod asker;
 mod block_devices;
 pub mod cgroup;
 mod descriptors;

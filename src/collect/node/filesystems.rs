@@ -1,28 +1,21 @@
-//! Mounted filesystems and their usage. A mount that does not answer is marked and never waited for twice.
-//!
-//! `statfs` on a network mount whose server is gone blocks in the kernel for ever, and so does looking the path up. It is
-//! called by a thread of its own: one that does not come back in time is left behind with that mount, which has
-//! `node_filesystem_device_error` 1 and no other series until the call returns by itself.
+//! Mounted filesystems and their usage. A mount that does not answer is marked and never waited for twice: it has
+//! `node_filesystem_device_error` 1 and no other series until its call returns.
 
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use procfs::FromRead;
 use procfs::process::{MountInfo, MountInfos};
 
+use crate::collect::asker::{self, Answer, Asker};
 use crate::collect::{CollectError, mounted};
 use crate::model::node::{FilesystemUsage, MountedFilesystem};
 use crate::model::units::Bytes;
 
 /// How long all mounts of a collection together are waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Threads left behind at most. While there are so many, no further mount is asked.
-const MOST_STUCK: usize = 16;
 
 /// Most mounts told of.
 const MOST: usize = 1024;
@@ -64,7 +57,7 @@ const NO_TYPES: [&str; 26] = [
 /// Asks every mount of a table.
 #[derive(Debug, Default)]
 pub(super) struct Filesystems {
-    asker: Asker,
+    asker: Asker<Question>,
 }
 
 impl Filesystems {
@@ -86,7 +79,7 @@ impl Filesystems {
             let seen_at = root.join(mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point));
             let question = Question { path: seen_at, majmin: mount.majmin.clone(), fstype: fstype.clone() };
             let usage = match self.asker.ask(question, until) {
-                Answer::Usage(usage) => Some(usage),
+                Answer::Facts(usage) => Some(usage),
                 Answer::Unseen => continue,
                 Answer::Silent => None,
             };
@@ -113,114 +106,29 @@ struct Question {
     fstype: String,
 }
 
-#[derive(Debug)]
-enum Answer {
-    Usage(FilesystemUsage),
-    /// This process does not see the mount.
-    Unseen,
-    /// An error, or nothing yet.
-    Silent,
-}
+impl asker::Question for Question {
+    type Facts = FilesystemUsage;
 
-type Reply = io::Result<Option<FilesystemUsage>>;
-type Stuck = Arc<Mutex<HashSet<Question>>>;
-
-/// Asks through a thread that may be lost.
-#[derive(Debug, Default)]
-struct Asker {
-    worker: Option<Worker>,
-    stuck: Stuck,
-}
-
-#[derive(Debug)]
-struct Worker {
-    questions: Sender<Question>,
-    replies: Receiver<Reply>,
-}
-
-fn lock(stuck: &Stuck) -> MutexGuard<'_, HashSet<Question>> {
-    stuck.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Asker {
-    fn ask(&mut self, question: Question, until: Instant) -> Answer {
-        {
-            let stuck = lock(&self.stuck);
-            if stuck.contains(&question) || stuck.len() >= MOST_STUCK {
-                return Answer::Silent;
-            }
+    fn ask(&self) -> io::Result<Option<FilesystemUsage>> {
+        match mounted::is_at(&self.path, &self.majmin, &self.fstype) {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
         }
-        let Some(worker) = self.worker.take().or_else(|| Worker::start(Arc::clone(&self.stuck))) else {
-            return Answer::Silent;
-        };
-        if worker.questions.send(question.clone()).is_err() {
-            return Answer::Silent;
-        }
-        let wait = until.saturating_duration_since(Instant::now());
-        let reply = worker.replies.recv_timeout(wait).ok().or_else(|| {
-            // The thread looks under this lock whether it was given up, so no reply falls between.
-            let mut stuck = lock(&self.stuck);
-            let late = worker.replies.try_recv().ok();
-            if late.is_none() {
-                tracing::warn!(path = %question.path.display(), "a mounted filesystem does not answer");
-                stuck.insert(question);
-            }
-            late
-        });
-        match reply {
-            Some(reply) => {
-                self.worker = Some(worker);
-                match reply {
-                    Ok(Some(usage)) => Answer::Usage(usage),
-                    Ok(None) => Answer::Unseen,
-                    Err(_) => Answer::Silent,
-                }
-            }
-            // The thread ends when its call returns.
-            None => Answer::Silent,
-        }
+        let stat = rustix::fs::statfs(&self.path)?;
+        let block = u64::try_from(stat.f_bsize).unwrap_or_default();
+        let bytes = |blocks: u64| Bytes(blocks.saturating_mul(block));
+        Ok(Some(FilesystemUsage {
+            size: bytes(stat.f_blocks),
+            free: bytes(stat.f_bfree),
+            available: bytes(stat.f_bavail),
+            files: stat.f_files,
+            files_free: stat.f_ffree,
+        }))
     }
-}
 
-impl Worker {
-    fn start(stuck: Stuck) -> Option<Self> {
-        let (ask, questions) = mpsc::channel::<Question>();
-        let (tell, replies) = mpsc::channel();
-        let work = move || {
-            while let Ok(question) = questions.recv() {
-                let reply = look(&question);
-                let mut stuck = lock(&stuck);
-                if stuck.remove(&question) {
-                    tracing::info!(path = %question.path.display(), "a mounted filesystem answers again");
-                    return;
-                }
-                // Sent under the lock: whoever gives up looks for it there.
-                if tell.send(reply).is_err() {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("statfs".to_owned()).spawn(work);
-        thread.map(|_| Self { questions: ask, replies }).ok()
+    fn path(&self) -> &Path {
+        &self.path
     }
-}
-
-/// Both calls may hang.
-fn look(question: &Question) -> Reply {
-    match mounted::is_at(&question.path, &question.majmin, &question.fstype) {
-        Ok(true) => {}
-        Ok(false) => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    let stat = rustix::fs::statfs(&question.path)?;
-    let block = u64::try_from(stat.f_bsize).unwrap_or_default();
-    let bytes = |blocks: u64| Bytes(blocks.saturating_mul(block));
-    Ok(Some(FilesystemUsage {
-        size: bytes(stat.f_blocks),
-        free: bytes(stat.f_bfree),
-        available: bytes(stat.f_bavail),
-        files: stat.f_files,
-        files_free: stat.f_ffree,
-    }))
 }
