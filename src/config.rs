@@ -14,6 +14,7 @@ use crate::collect::{COLLECTORS, Description};
 use crate::cri::{RuntimeEndpoint, WELL_KNOWN_SOCKETS};
 use crate::discover::assemble::Scope;
 use crate::expose::family::Profile;
+use crate::kubernetes;
 use crate::log::Format as LogFormat;
 use crate::web;
 
@@ -381,13 +382,13 @@ impl Config {
         Ok(web::Options { file: self.web_config.clone(), self_signed: self.tls_self_signed, kubernetes })
     }
 
-    fn kubernetes(&self) -> Result<web::kubernetes::Options, ConfigError> {
+    fn kubernetes(&self) -> Result<kubernetes::Options, ConfigError> {
         let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let outside = || value("auth-kubernetes", "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set");
         let host = named("KUBERNETES_SERVICE_HOST").ok_or_else(outside)?;
         let port = named("KUBERNETES_SERVICE_PORT").ok_or_else(outside)?;
         let port = port.parse().map_err(|_| value("auth-kubernetes", "KUBERNETES_SERVICE_PORT is not a port"))?;
-        Ok(web::kubernetes::Options { host, port, service_account: self.service_account_dir.clone() })
+        Ok(kubernetes::Options { host, port, service_account: self.service_account_dir.clone() })
     }
 
     /// The settings in force as YAML, every key present.

@@ -20,6 +20,7 @@ pub mod discover;
 pub mod expose;
 mod flight;
 pub mod heap;
+pub mod kubernetes;
 pub mod log;
 pub mod model;
 mod open_fds;

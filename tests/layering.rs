@@ -13,6 +13,7 @@ use support::paths;
 const RULE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("heap", &[]),
+    ("kubernetes", &[]),
     ("open_fds", &[]),
     ("telemetry", &["open_fds"]),
     ("log", &[]),
@@ -25,10 +26,10 @@ const RULE: &[(&str, &[&str])] = &[
     ("transport", &["protos", "unix_socket"]),
     ("unix_http", &["unix_socket"]),
     ("collect", &["cri", "model", "open_fds", "protos", "telemetry", "transport", "unix_http"]),
-    ("web", &["telemetry"]),
+    ("web", &["kubernetes", "telemetry"]),
     ("expose", &["cri", "model", "telemetry", "web"]),
     // Names what the others take as options, but none that is above it.
-    ("config", &["collect", "cri", "discover", "expose", "log", "model", "web"]),
+    ("config", &["collect", "cri", "discover", "expose", "kubernetes", "log", "model", "web"]),
     ("agent", &["collect", "config", "containerd", "cri", "discover", "expose", "flight", "model", "telemetry"]),
     ("cli", &["config"]),
     ("service", &["model"]),

@@ -55,7 +55,7 @@ pub struct Options {
     /// TLS without a certificate.
     pub self_signed: bool,
     /// Ask the API server who may.
-    pub kubernetes: Option<kubernetes::Options>,
+    pub kubernetes: Option<crate::kubernetes::Options>,
 }
 
 /// A web configuration that the agent cannot start with.

@@ -7,7 +7,6 @@
 mod client;
 pub mod review;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::remembered::Remembered;
 use super::secret::{Secret, Tag, Tagger};
-use client::{Api, ApiError};
+use crate::kubernetes::{Api, ApiError, Options};
 
 /// How long a permission is remembered: so long may a token that was revoked still be good here.
 const ALLOW_FOR: Duration = Duration::from_secs(120);
@@ -44,17 +43,6 @@ const MAX_WAITING: usize = 32;
 
 /// All that a request may wait for, both questions and the wait before them included.
 const DEADLINE: Duration = Duration::from_secs(4);
-
-/// Where the API server is and how it knows us.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Directory with `token` and `ca.crt`, both read anew for each question: they rotate.
-    pub service_account: PathBuf,
-}
 
 /// What the API server says of a token and a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +145,7 @@ impl Reviewer {
         if let Some(known) = self.recall(tag) {
             return Ok(known);
         }
-        let decision = self.api.ask(token, path).await?;
+        let decision = client::ask(&self.api, token, path).await?;
         let now = Instant::now();
         match decision {
             Decision::Allowed => lock(&self.allowed).keep(*tag, (), now + ALLOW_FOR, now),
@@ -190,6 +178,8 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// A reviewer that can ask nobody: it has no token of its own.
