@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use crate::fuse::{BLOCKS, Fuse};
 use crate::support::agent::Agent;
 use crate::support::exposition::Page;
+use crate::support::fuse::{BLOCKS, Fuse};
 use crate::{FLAGS, PATIENCE};
 
 struct Seen {
@@ -30,7 +30,7 @@ fn askers(agent: &Agent) -> usize {
 fn a_hung_filesystem_is_marked_and_never_waited_for_twice() {
     let _alone = crate::alone();
     let fuse = Fuse::mount();
-    let mountpoint = fuse.directory.path().to_str().expect("text");
+    let mountpoint = fuse.point.to_str().expect("text");
     let agent = Agent::start(FLAGS);
     let well = look(&agent.page("/metrics"), mountpoint);
     let size = Some((BLOCKS * 4096) as f64);

@@ -4,7 +4,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 mod beside;
-mod fuse;
 mod hung;
 mod made_up;
 #[path = "../support/mod.rs"]

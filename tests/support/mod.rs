@@ -6,6 +6,7 @@ pub mod api_server;
 pub mod cadvisor;
 pub mod command;
 pub mod exposition;
+pub mod fuse;
 pub mod gate;
 pub mod golden;
 pub mod guarded;

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -25,8 +26,9 @@ pub const BLOCKS: u64 = 1000;
 
 /// A mounted filesystem; gone when dropped.
 pub struct Fuse {
-    pub directory: TempDir,
+    pub point: PathBuf,
     gate: Arc<Gate>,
+    _directory: Option<TempDir>,
 }
 
 #[derive(Default)]
@@ -36,8 +38,15 @@ struct Gate {
 }
 
 impl Fuse {
+    /// On a directory of its own.
     pub fn mount() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
+        let mut fuse = Self::mount_on(directory.path());
+        fuse._directory = Some(directory);
+        fuse
+    }
+
+    pub fn mount_on(point: &Path) -> Self {
         let device = File::options()
             .read(true)
             .write(true)
@@ -47,12 +56,11 @@ impl Fuse {
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         let options = std::ffi::CString::new(options).expect("no NUL");
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        mount("kata-pulse-hung", directory.path(), "fuse", flags, Some(options.as_c_str()))
-            .expect("mount a filesystem");
+        mount("kata-pulse-hung", point, "fuse", flags, Some(options.as_c_str())).expect("mount a filesystem");
         let gate = Arc::new(Gate::default());
         let keeper = Arc::clone(&gate);
         std::thread::spawn(move || serve(device, &keeper));
-        Self { directory, gate }
+        Self { point: point.to_owned(), gate, _directory: None }
     }
 
     /// Requests are left lying until [`Self::answer`]. Whoever waits for one can be killed; were it taken and not answered,
@@ -70,7 +78,7 @@ impl Fuse {
 impl Drop for Fuse {
     fn drop(&mut self) {
         self.answer();
-        let _ = unmount(self.directory.path(), UnmountFlags::DETACH);
+        let _ = unmount(&self.point, UnmountFlags::DETACH);
     }
 }
 
