@@ -12,12 +12,12 @@ CRDS := .tools/crds
 CARGO_DEB := 3.8.0
 
 # What Debian supplies: protoc for the CRI bindings; for the demo its networks; for the tests containerd, runc, CNI plugins
-# and a static busybox, Prometheus, promtool and vmagent, Python; for the cost of a scrape who counts system calls and
-# instructions; for image and package a builder that needs no daemon, checks of the package, its manual page and its unit,
-# and the library behind system call filters.
+# and a static busybox, mkfs.ext4, Prometheus, promtool and vmagent, Python; for the cost of a scrape who counts system calls
+# and instructions; for image and package a builder that needs no daemon, checks of the package, its manual page and its
+# unit, and the library behind system call filters.
 BUILD_PACKAGES := protobuf-compiler
 DEMO_PACKAGES := iproute2 util-linux
-TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static libfaketime prometheus prometheus-node-exporter victoria-metrics openssl python3 python3-venv
+TEST_PACKAGES := containerd runc containernetworking-plugins busybox-static e2fsprogs libfaketime prometheus prometheus-node-exporter victoria-metrics openssl python3 python3-venv
 FUZZ_PACKAGES := g++ python3
 COST_PACKAGES := strace valgrind
 PACKAGE_PACKAGES := buildah runc binutils gcc libc6-dev dpkg-dev lintian mandoc bsdextrautils systemd libseccomp2

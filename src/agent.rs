@@ -16,14 +16,16 @@ use crate::collect::cgroup::{Wanted, layout::Layout};
 use crate::collect::held::Budget;
 use crate::collect::kata::{self, Katas};
 use crate::collect::oom::Ledger;
+use crate::collect::volume::claims::Claims;
 use crate::collect::writable_layer::WritableLayers;
-use crate::collect::{self, COLLECTORS, Collected, Collection, Roots};
+use crate::collect::{self, COLLECTORS, Collected, Collection, Roots, volume};
 use crate::config::Config;
 use crate::containerd;
 use crate::cri::{Cri, CriError};
 use crate::discover::{self, Discovery};
 use crate::expose::catalog;
 use crate::flight::Flight;
+use crate::kubernetes::Api;
 use crate::model::identity::SandboxId;
 use crate::model::inventory::Inventory;
 use crate::model::passthrough::Passthrough;
@@ -175,10 +177,16 @@ impl SnapshotSource for AgentHandle {
 
 impl Running {
     fn start(config: &Config, telemetry: &Arc<Telemetry>, oom: &Arc<Ledger>) -> Self {
-        let agent = Arc::new(Agent::new(config, Arc::clone(telemetry), Arc::clone(oom)));
+        let claims = config.claims().filter(|_| config.enabled_collectors().contains(&volume::NAME));
+        let claims = claims.map(|server| (Arc::new(Claims::default()), Api::new(server)));
+        let known = claims.as_ref().map(|(claims, _)| Arc::clone(claims));
+        let agent = Arc::new(Agent::new(config, Arc::clone(telemetry), Arc::clone(oom), known));
         let mut tasks = vec![tokio::spawn(follow_inventory(Arc::clone(&agent), Arc::clone(oom)))];
         if agent.katas.is_some() && agent.cri.is_configured() {
             tasks.push(tokio::spawn(follow_oom_kills(Arc::clone(&agent.cri), Arc::clone(oom))));
+        }
+        if let Some((claims, api)) = claims {
+            tasks.push(tokio::spawn(async move { claims.follow(&api).await }));
         }
         if let Some(interval) = config.metrics_interval() {
             tasks.push(tokio::spawn(collect_in_background(Arc::clone(&agent), interval)));
@@ -245,7 +253,7 @@ fn lock(collection: &Mutex<Collection>) -> MutexGuard<'_, Collection> {
 }
 
 impl Agent {
-    fn new(config: &Config, telemetry: Arc<Telemetry>, oom: Arc<Ledger>) -> Self {
+    fn new(config: &Config, telemetry: Arc<Telemetry>, oom: Arc<Ledger>, claims: Option<Arc<Claims>>) -> Self {
         let cri = Arc::new(Cri::new(config.runtime_endpoint.clone(), Arc::clone(&telemetry)));
         let discovery = Discovery::start(
             discover::Options {
@@ -272,6 +280,7 @@ impl Agent {
             wanted: wanted(config),
             layers: Arc::clone(&layers),
             oom: Arc::clone(&oom),
+            volume: volume::Options { kubelet: config.kubelet_dir.clone(), run_dir: config.run_dir.clone(), claims },
         });
         log_collectors(&config.enabled_collectors());
         let katas = config.enabled_collectors().contains(&kata::NAME).then(|| {

@@ -88,6 +88,11 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub containerd_state: Option<PathBuf>,
 
+    /// The kubelet's directory, in which pods' volumes are [default: var/lib/kubelet under the host root]
+    #[arg(long, env = "KATA_PULSE_KUBELET_DIR", value_name = "DIR", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubelet_dir: Option<PathBuf>,
+
     /// Which shims may be asked for metrics: off, safe (those known to survive it) or all [default: safe]
     #[arg(long, env = "KATA_PULSE_SHIM_SCRAPE", value_name = "WHICH", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +134,12 @@ pub struct Settings {
           default_missing_value = "true", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_kubernetes: Option<bool>,
+
+    /// Ask the Kubernetes API server which claims volumes belong to
+    #[arg(long, env = "KATA_PULSE_VOLUME_CLAIMS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_claims: Option<bool>,
 
     /// Where the agent's own token and the cluster's CA are [default: /var/run/secrets/kubernetes.io/serviceaccount]
     #[arg(long, env = "KATA_PULSE_SERVICE_ACCOUNT_DIR", value_name = "DIR", global = true)]
@@ -226,6 +237,7 @@ impl Settings {
             cgroupfs: self.cgroupfs.or(lesser.cgroupfs),
             run_dir: self.run_dir.or(lesser.run_dir),
             containerd_state: self.containerd_state.or(lesser.containerd_state),
+            kubelet_dir: self.kubelet_dir.or(lesser.kubelet_dir),
             shim_scrape: self.shim_scrape.or(lesser.shim_scrape),
             scope: self.scope.or(lesser.scope),
             enable_collectors: self.enable_collectors.or(lesser.enable_collectors),
@@ -234,6 +246,7 @@ impl Settings {
             web_config: self.web_config.or(lesser.web_config),
             tls_self_signed: self.tls_self_signed.or(lesser.tls_self_signed),
             auth_kubernetes: self.auth_kubernetes.or(lesser.auth_kubernetes),
+            volume_claims: self.volume_claims.or(lesser.volume_claims),
             service_account_dir: self.service_account_dir.or(lesser.service_account_dir),
             health_listen_address: self.health_listen_address.or(lesser.health_listen_address),
         }
@@ -274,6 +287,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Where containerd keeps its state; `None` to look in the usual places.
     pub containerd_state: Option<PathBuf>,
+    /// The kubelet's directory.
+    pub kubelet_dir: PathBuf,
     /// Which shims may be asked for metrics.
     pub shim_scrape: ShimScrape,
     /// Which pods get rows.
@@ -290,6 +305,7 @@ pub struct Config {
     pub service_account_dir: PathBuf,
     /// Where health is served as well.
     pub health_listen: Option<String>,
+    claims: Option<kubernetes::Options>,
     collectors: Vec<&'static str>,
     interval: Option<Duration>,
     max_age: Duration,
@@ -316,6 +332,7 @@ impl Config {
         if let Some(address) = &health_listen {
             check_address("health-listen-address", address)?;
         }
+        let service_account_dir = settings.service_account_dir.unwrap_or_else(|| PathBuf::from(SERVICE_ACCOUNT));
         let log_level = settings.log_level.unwrap_or_else(|| "info".to_owned());
         crate::log::check_filter(&log_level).map_err(|problem| value("log-level", problem))?;
         Ok(Self {
@@ -328,6 +345,7 @@ impl Config {
             cgroupfs: settings.cgroupfs.unwrap_or_else(|| host_root.join("sys/fs/cgroup")),
             run_dir: settings.run_dir.unwrap_or_else(|| host_root.join("run")),
             containerd_state: settings.containerd_state,
+            kubelet_dir: settings.kubelet_dir.unwrap_or_else(|| host_root.join("var/lib/kubelet")),
             shim_scrape: settings.shim_scrape.unwrap_or_default(),
             scope: match settings.scope {
                 Some(ScopeName::Kata) => Scope::Kata,
@@ -337,7 +355,12 @@ impl Config {
             web_config: settings.web_config.filter(|path| !path.as_os_str().is_empty()),
             tls_self_signed: settings.tls_self_signed.unwrap_or(false),
             auth_kubernetes: settings.auth_kubernetes.unwrap_or(false),
-            service_account_dir: settings.service_account_dir.unwrap_or_else(|| PathBuf::from(SERVICE_ACCOUNT)),
+            claims: if settings.volume_claims.unwrap_or(false) {
+                Some(api_server("volume-claims", &service_account_dir)?)
+            } else {
+                None
+            },
+            service_account_dir,
             health_listen,
             collectors,
             interval: (interval > Duration::ZERO).then_some(interval),
@@ -378,17 +401,14 @@ impl Config {
 
     /// What web security is made of. The API server is where Kubernetes tells every pod that it is.
     pub fn web(&self) -> Result<web::Options, ConfigError> {
-        let kubernetes = if self.auth_kubernetes { Some(self.kubernetes()?) } else { None };
+        let kubernetes =
+            if self.auth_kubernetes { Some(api_server("auth-kubernetes", &self.service_account_dir)?) } else { None };
         Ok(web::Options { file: self.web_config.clone(), self_signed: self.tls_self_signed, kubernetes })
     }
 
-    fn kubernetes(&self) -> Result<kubernetes::Options, ConfigError> {
-        let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let outside = || value("auth-kubernetes", "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set");
-        let host = named("KUBERNETES_SERVICE_HOST").ok_or_else(outside)?;
-        let port = named("KUBERNETES_SERVICE_PORT").ok_or_else(outside)?;
-        let port = port.parse().map_err(|_| value("auth-kubernetes", "KUBERNETES_SERVICE_PORT is not a port"))?;
-        Ok(kubernetes::Options { host, port, service_account: self.service_account_dir.clone() })
+    /// Whom to ask about claims, if anybody.
+    pub fn claims(&self) -> Option<kubernetes::Options> {
+        self.claims.clone()
     }
 
     /// The settings in force as YAML, every key present.
@@ -406,6 +426,7 @@ impl Config {
             cgroupfs: Some(self.cgroupfs.clone()),
             run_dir: Some(self.run_dir.clone()),
             containerd_state: self.containerd_state.clone(),
+            kubelet_dir: Some(self.kubelet_dir.clone()),
             shim_scrape: Some(self.shim_scrape),
             scope: Some(match self.scope {
                 Scope::All => ScopeName::All,
@@ -423,11 +444,21 @@ impl Config {
             web_config: self.web_config.clone(),
             tls_self_signed: Some(self.tls_self_signed),
             auth_kubernetes: Some(self.auth_kubernetes),
+            volume_claims: Some(self.claims.is_some()),
             service_account_dir: Some(self.service_account_dir.clone()),
             health_listen_address: self.health_listen.clone(),
         };
         serde_saphyr::to_string(&settings).unwrap_or_default()
     }
+}
+
+fn api_server(setting: &'static str, service_account: &Path) -> Result<kubernetes::Options, ConfigError> {
+    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let outside = || value(setting, "KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set");
+    let host = named("KUBERNETES_SERVICE_HOST").ok_or_else(outside)?;
+    let port = named("KUBERNETES_SERVICE_PORT").ok_or_else(outside)?;
+    let port = port.parse().map_err(|_| value(setting, "KUBERNETES_SERVICE_PORT is not a port"))?;
+    Ok(kubernetes::Options { host, port, service_account: service_account.to_owned() })
 }
 
 fn value(setting: &'static str, problem: impl ToString) -> ConfigError {

@@ -25,12 +25,15 @@ const RULE: &[(&str, &[&str])] = &[
     ("unix_socket", &[]),
     ("transport", &["protos", "unix_socket"]),
     ("unix_http", &["unix_socket"]),
-    ("collect", &["cri", "model", "open_fds", "protos", "telemetry", "transport", "unix_http"]),
+    ("collect", &["cri", "kubernetes", "model", "open_fds", "protos", "telemetry", "transport", "unix_http"]),
     ("web", &["kubernetes", "telemetry"]),
     ("expose", &["cri", "model", "telemetry", "web"]),
     // Names what the others take as options, but none that is above it.
     ("config", &["collect", "cri", "discover", "expose", "kubernetes", "log", "model", "web"]),
-    ("agent", &["collect", "config", "containerd", "cri", "discover", "expose", "flight", "model", "telemetry"]),
+    (
+        "agent",
+        &["collect", "config", "containerd", "cri", "discover", "expose", "flight", "kubernetes", "model", "telemetry"],
+    ),
     ("cli", &["config"]),
     ("service", &["model"]),
     (

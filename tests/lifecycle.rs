@@ -492,7 +492,8 @@ fn collectors_are_listed_with_their_state() {
             filesystem,
             kata.clone(),
             machine.clone(),
-            row(["node", "off", "off"])
+            row(["node", "off", "off"]),
+            row(["volume", "off", "off"])
         ]
     );
     assert_eq!(
@@ -505,7 +506,8 @@ fn collectors_are_listed_with_their_state() {
             row(["filesystem", "on", "off"]),
             kata,
             machine,
-            row(["node", "off", "off"])
+            row(["node", "off", "off"]),
+            row(["volume", "off", "off"])
         ]
     );
 }
@@ -523,9 +525,9 @@ fn check_config_prints_what_is_in_force() {
         outcome.stdout,
         "listen-address:\n- 127.0.0.1:8090\nruntime-endpoint: auto\nmetrics-interval-secs: 0.0\nmax-age-secs: 1.0\n\
          sync-interval-secs: 5.0\nlog-level: info\nlog-format: logfmt\nhost-root: /\nprocfs: /proc\n\
-         cgroupfs: /sys/fs/cgroup\nrun-dir: /run\nshim-scrape: safe\nscope: all\nenable-collectors:\n- cgroup\n- network\n- process\n\
-         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\n- node\nmetrics-profile: kubelet\ntls-self-signed: false\n\
-         auth-kubernetes: false\nservice-account-dir: /var/run/secrets/kubernetes.io/serviceaccount\n"
+         cgroupfs: /sys/fs/cgroup\nrun-dir: /run\nkubelet-dir: /var/lib/kubelet\nshim-scrape: safe\nscope: all\nenable-collectors:\n- cgroup\n- network\n- process\n\
+         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\n- node\n- volume\nmetrics-profile: kubelet\ntls-self-signed: false\n\
+         auth-kubernetes: false\nvolume-claims: false\nservice-account-dir: /var/run/secrets/kubernetes.io/serviceaccount\n"
     );
     assert_eq!(outcome.stderr, "");
 
@@ -537,8 +539,8 @@ fn check_config_prints_what_is_in_force() {
     assert_eq!(again.stdout, outcome.stdout);
 
     let moved = kata_pulse(["check-config", "--host-root", "/host", "--cgroupfs", "/cgroup"]).expect_code(0).stdout;
-    let paths = ["procfs", "cgroupfs", "run-dir"].map(|key| setting(&moved, key));
-    assert_eq!(paths, ["/host/proc", "/cgroup", "/host/run"]);
+    let paths = ["procfs", "cgroupfs", "run-dir", "kubelet-dir"].map(|key| setting(&moved, key));
+    assert_eq!(paths, ["/host/proc", "/cgroup", "/host/run", "/host/var/lib/kubelet"]);
 }
 
 #[test]
@@ -560,6 +562,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         ("KATA_PULSE_CGROUPFS", "/c"),
         ("KATA_PULSE_RUN_DIR", "/r"),
         ("KATA_PULSE_CONTAINERD_STATE", "/s"),
+        ("KATA_PULSE_KUBELET_DIR", "/k"),
         ("KATA_PULSE_SHIM_SCRAPE", "all"),
         ("KATA_PULSE_SCOPE", "kata"),
         ("KATA_PULSE_ENABLE_COLLECTORS", "fd"),
@@ -579,6 +582,7 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         ("cgroupfs", "/c"),
         ("run-dir", "/r"),
         ("containerd-state", "/s"),
+        ("kubelet-dir", "/k"),
         ("shim-scrape", "all"),
         ("scope", "kata"),
         ("metrics-profile", "all"),

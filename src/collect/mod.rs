@@ -19,6 +19,7 @@ mod node;
 pub mod oom;
 pub mod process;
 mod procs;
+pub mod volume;
 pub mod writable_layer;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ use crate::model::node::Node;
 use crate::model::snapshot::{CollectorReport, Row, SandboxReport, Snapshot};
 use crate::model::units::Seconds;
 use crate::model::usage::Usage;
+use crate::model::volume::Volumes;
 
 /// Where the node's files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +99,11 @@ pub const COLLECTORS: &[Description] = &[
         default: false,
         summary: "the node as a host, under node_exporter's names: CPU, load, memory, disks, filesystems, network, pressure",
     },
+    Description {
+        name: volume::NAME,
+        default: false,
+        summary: "pods' volumes: capacity, space and inodes of claims under the kubelet's names, and of all others",
+    },
 ];
 
 /// Facts filled in by collectors, row by row.
@@ -110,6 +117,8 @@ pub struct Draft {
     pub machine: Option<Arc<Machine>>,
     /// The node as a host.
     pub node: Option<Box<Node>>,
+    /// Volumes of pods.
+    pub volumes: Option<Box<Volumes>>,
 }
 
 /// A row being filled.
@@ -191,6 +200,8 @@ pub struct Options {
     pub layers: Arc<writable_layer::WritableLayers>,
     /// The count of out-of-memory kills, which outlives containers and configurations.
     pub oom: Arc<oom::Ledger>,
+    /// Where volumes are.
+    pub volume: volume::Options,
 }
 
 /// The collectors of one configuration and what they hold between collections.
@@ -204,7 +215,7 @@ pub struct Collection {
 impl Collection {
     /// Makes the enabled collectors. Nothing is read yet.
     pub fn new(options: Options) -> Self {
-        let Options { roots, budget, enabled, wanted, layers, oom } = options;
+        let Options { roots, budget, enabled, wanted, layers, oom, volume } = options;
         tracing::debug!(descriptors = budget.max(), "files held open at most");
         let all: [Box<dyn Collector>; COLLECTORS.len() - 1] = [
             Box::new(cgroup::Cgroups::new(Arc::clone(&roots), wanted, Arc::clone(&budget))),
@@ -214,6 +225,7 @@ impl Collection {
             Box::new(filesystem::Filesystems::new(Arc::clone(&roots), layers)),
             Box::new(machine::Machines::new(Arc::clone(&roots))),
             Box::new(node::Nodes::new(Arc::clone(&roots), Arc::clone(&budget))),
+            Box::new(volume::Volumes::new(Arc::clone(&roots), volume)),
         ];
         let collectors = all.into_iter().filter(|collector| enabled.contains(&collector.name())).collect();
         Self { collectors, oom, failing: HashMap::new() }
@@ -229,7 +241,7 @@ impl Collection {
         // Before anything is read: cgroups are read first, and how long the others take must not show in the time
         // between two readings of a counter.
         let began = now();
-        let mut draft = Draft { inventory, rows, machine: None, node: None };
+        let mut draft = Draft { inventory, rows, machine: None, node: None, volumes: None };
         let mut reports = Vec::with_capacity(self.collectors.len());
         for collector in &mut self.collectors {
             let started = Instant::now();
@@ -247,7 +259,7 @@ impl Collection {
     }
 
     fn finish(&self, draft: Draft, collectors: Vec<CollectorReport>, began: Seconds) -> Snapshot {
-        let Draft { inventory, rows, machine, node } = draft;
+        let Draft { inventory, rows, machine, node, volumes } = draft;
         let rows: Vec<Row> = rows
             .into_iter()
             .filter(|row| !row.gone)
@@ -285,6 +297,7 @@ impl Collection {
             rows,
             machine,
             node,
+            volumes,
             sandboxes,
             collectors,
         }

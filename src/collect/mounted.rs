@@ -2,21 +2,37 @@
 //! host path mount, and whatever else lies at that path would be the wrong one.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsFd;
 use std::path::Path;
+
+use rustix::fs::{Stat, StatFs};
 
 /// `f_type` of btrfs, from `linux/magic.h`.
 const BTRFS_SUPER_MAGIC: rustix::fs::FsWord = 0x9123_683e;
 
 /// The filesystem numbered `majmin` of type `fstype` is at `path`. Blocks when the filesystem hangs.
-///
-/// Files of a btrfs subvolume have a device number of their own, which is not that of the mount table.
 pub(super) fn is_at(path: &Path, majmin: &str, fstype: &str) -> io::Result<bool> {
-    let number = std::fs::metadata(path)?.dev();
-    if format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)) == majmin {
+    let stat = rustix::fs::stat(path)?;
+    is(&stat, || rustix::fs::statfs(path), majmin, fstype)
+}
+
+/// The same, for what is open.
+pub(super) fn is_of(file: impl AsFd, majmin: &str, fstype: &str) -> io::Result<bool> {
+    let stat = rustix::fs::fstat(&file)?;
+    is(&stat, || rustix::fs::fstatfs(&file), majmin, fstype)
+}
+
+/// Files of a btrfs subvolume have a device number of their own, which is not that of the mount table.
+fn is(
+    stat: &Stat,
+    filesystem: impl FnOnce() -> rustix::io::Result<StatFs>,
+    majmin: &str,
+    fstype: &str,
+) -> io::Result<bool> {
+    if format!("{}:{}", rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev)) == majmin {
         return Ok(true);
     }
-    Ok(fstype == "btrfs" && rustix::fs::statfs(path)?.f_type == BTRFS_SUPER_MAGIC)
+    Ok(fstype == "btrfs" && filesystem()?.f_type == BTRFS_SUPER_MAGIC)
 }
 
 #[cfg(test)]
@@ -33,6 +49,8 @@ mod tests {
         assert!(is_at(Path::new("/proc"), &proc.majmin, "proc").unwrap());
         assert!(!is_at(Path::new("/sys"), &proc.majmin, "proc").unwrap());
         assert!(!is_at(Path::new("/sys"), &proc.majmin, "btrfs").unwrap());
+        let open = std::fs::File::open("/proc").unwrap();
+        assert!(is_of(&open, &proc.majmin, "proc").unwrap() && !is_of(&open, "0:0", "btrfs").unwrap());
         assert_eq!(is_at(Path::new("/nowhere"), &proc.majmin, "proc").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

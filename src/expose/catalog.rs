@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::expose::families::{
-    AGENT, CONTAINER, Group, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX,
+    AGENT, CLAIM, CONTAINER, Group, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX, VOLUME, VOLUMES,
 };
 use crate::expose::family::{Meta, Profile};
 use crate::telemetry::{Described, Telemetry};
@@ -56,6 +56,9 @@ pub fn families() -> Vec<(&'static Meta, Carries)> {
     all.extend(OOM.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(SANDBOX.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(KATA.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all.extend(CLAIM.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all.extend(VOLUME.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all.extend(VOLUMES.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(AGENT.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(HOST.iter().map(|family| (&family.meta, Carries::Nothing)));
     all
@@ -86,6 +89,8 @@ pub fn markdown(telemetry: &Telemetry) -> String {
     );
     section(&mut page, "Containers, pods and the node", "container_", "");
     section(&mut page, "The machine", "machine_", "cadvisor_");
+    section(&mut page, "Claims", "kubelet_", "");
+    volumes(&mut page);
     section(&mut page, "The agent's own families", "kata_pulse_", "");
     own(&mut page, &telemetry.described());
     host(&mut page);
@@ -111,6 +116,19 @@ pub fn markdown(telemetry: &Telemetry) -> String {
          - Samples carry no timestamps, those of `/metrics/resource` apart: they are measured when they are asked for.\n",
     );
     page
+}
+
+/// The `volume` collector.
+fn volumes(page: &mut String) {
+    page.push_str(
+        "\nServed with `--enable-collectors volume`, beside `kata_pulse_volume_*`. Figures are those of `df` in the volume. A \
+         block volume has its device's size and nothing else. What has no filesystem of its own has no sample: an `emptyDir` \
+         on the node's disk, `configMap`, `secret`, `projected` and `downwardAPI`. An `emptyDir` of memory has no claim, and \
+         is among `kata_pulse_volume_*` as `plugin=\"empty-dir\"`. Nothing on a node tells a claim's name: without \
+         `--volume-claims`, `kata_pulse_volumes_unnamed` counts the volumes that may have one. Of \
+         `kata_pulse_volumes{state}`, `silent` gave an error or no answer, `unseen` is not mounted where the agent sees it, \
+         `in_guest` is mounted by a Kata guest ([kata.md](kata.md)) and `left_out` is beyond 2048.\n",
+    );
 }
 
 /// What the agent counts about itself.
@@ -249,6 +267,9 @@ mod tests {
         assert!(NODE.is_sorted_by_key(|family| family.meta.name));
         assert!(SANDBOX.is_sorted_by_key(|family| family.meta.name));
         assert!(KATA.is_sorted_by_key(|family| family.meta.name));
+        assert!(CLAIM.is_sorted_by_key(|family| family.meta.name));
+        assert!(VOLUME.is_sorted_by_key(|family| family.meta.name));
+        assert!(VOLUMES.is_sorted_by_key(|family| family.meta.name));
         assert!(AGENT.is_sorted_by_key(|family| family.meta.name));
         assert!(HOST.is_sorted_by_key(|family| family.meta.name));
         assert!(resource_families().is_sorted_by_key(|meta| meta.name));

@@ -1,6 +1,10 @@
 //! Going through the tables for one snapshot.
 
-use crate::expose::families::{AGENT, CONTAINER, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX};
+use std::collections::HashSet;
+
+use crate::expose::families::{
+    AGENT, CLAIM, CONTAINER, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX, VOLUME, VOLUMES,
+};
 use crate::expose::family::{Family, Meta, Profile};
 use crate::expose::resource;
 use crate::model::identity::SandboxId;
@@ -8,6 +12,7 @@ use crate::model::inventory::{Kind, Subject};
 use crate::model::node::{Named, Node};
 use crate::model::snapshot::{OomKills, Row, SandboxReport, Snapshot};
 use crate::model::units::{Seconds, Value};
+use crate::model::volume::{Volume, Volumes};
 
 /// Which part of a snapshot is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,6 +95,10 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
         let sandboxes = snapshot.sandboxes.iter().filter(|report| of_view(Some(&report.sandbox.id)));
         table_row(family, sandboxes, |_| Common::default(), output);
     }
+    if let Some(volumes) = &snapshot.volumes {
+        let of_view: Vec<&Volume> = volumes.all.iter().filter(|volume| of_view(Some(&volume.sandbox))).collect();
+        walk_volumes(&of_view, node.map(|_| &**volumes), profile, output);
+    }
     for family in in_profile(AGENT, profile) {
         table_row(family, node.into_iter(), |_| Common::default(), output);
     }
@@ -119,6 +128,26 @@ fn walk_host(host: &Node, profile: Profile, output: &mut impl Output) {
             output.begin(&meta);
             output.sample(&meta, &Sample { subject: None, values: &[], value: *value, at: None });
         }
+    }
+}
+
+/// `all` is there in the views that have what is no single sandbox's.
+fn walk_volumes(volumes: &[&Volume], all: Option<&Volumes>, profile: Profile, output: &mut impl Output) {
+    // Pods can share a claim, which has one value.
+    let mut seen = HashSet::new();
+    let mut claims = volumes.to_vec();
+    claims.retain(|volume| {
+        let name = volume.claim_name().filter(|_| volume.usage().is_some());
+        name.is_some_and(|name| seen.insert((volume.namespace.as_str(), name)))
+    });
+    for family in in_profile(CLAIM, profile) {
+        table_row(family, claims.iter().copied(), |_| Common::default(), output);
+    }
+    for family in in_profile(VOLUME, profile) {
+        table_row(family, volumes.iter().copied(), |_| Common::default(), output);
+    }
+    for family in in_profile(VOLUMES, profile) {
+        table_row(family, all.into_iter(), |_| Common::default(), output);
     }
 }
 

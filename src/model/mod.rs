@@ -13,3 +13,4 @@ pub mod passthrough;
 pub mod snapshot;
 pub mod units;
 pub mod usage;
+pub mod volume;

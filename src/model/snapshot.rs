@@ -15,6 +15,7 @@ use crate::model::node::Node;
 use crate::model::passthrough::Passthrough;
 use crate::model::units::{Bytes, Seconds};
 use crate::model::usage::{Interface, Usage};
+use crate::model::volume::Volumes;
 
 /// One collection.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub machine: Option<Arc<Machine>>,
     /// The node as a host; `None` unless the `node` collector is on.
     pub node: Option<Box<Node>>,
+    /// Volumes of pods; `None` unless the `volume` collector is on.
+    pub volumes: Option<Box<Volumes>>,
     /// Every sandbox and how its reading went.
     pub sandboxes: Vec<SandboxReport>,
     /// Out-of-memory kills per container name, over all its lives.

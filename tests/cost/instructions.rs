@@ -115,6 +115,7 @@ fn collection(node: &Runc) -> Collection {
         wanted: Wanted { io: true, memory_details: true, pressure: true, ..Wanted::default() },
         layers: Arc::default(),
         oom: Arc::default(),
+        volume: Default::default(),
     })
 }
 

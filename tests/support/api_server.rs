@@ -1,5 +1,5 @@
-//! A Kubernetes API server that knows two questions, TokenReview and SubjectAccessReview, over TLS. It can hang, lie,
-//! flood, refuse and go away, and counts what it is asked.
+//! A Kubernetes API server over TLS that knows two questions, TokenReview and SubjectAccessReview, and some persistent
+//! volumes. It can hang, lie, flood, refuse and go away, and counts what it is asked.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -47,6 +47,7 @@ struct State {
     mood: Mood,
     users: HashMap<String, String>,
     grants: HashSet<(String, String)>,
+    volumes: HashMap<String, Value>,
     asked: Vec<Question>,
 }
 
@@ -79,7 +80,13 @@ impl ApiServer {
             .expect("a certificate");
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let address = listener.local_addr().expect("an address");
-        let state = State { mood: Mood::Honest, users: HashMap::new(), grants: HashSet::new(), asked: Vec::new() };
+        let state = State {
+            mood: Mood::Honest,
+            users: HashMap::new(),
+            grants: HashSet::new(),
+            volumes: HashMap::new(),
+            asked: Vec::new(),
+        };
         let server =
             Self { address, state: Arc::new(Mutex::new(state)), ended: Arc::new(AtomicBool::new(false)), account };
         let (state, ended, config) = (Arc::clone(&server.state), Arc::clone(&server.ended), Arc::new(config));
@@ -128,6 +135,22 @@ impl ApiServer {
         self.state().grants.insert((user.to_owned(), path.to_owned()));
     }
 
+    /// Has a persistent volume by this CSI driver, bound to this claim.
+    pub fn binds(&self, volume: &str, (driver, handle): (&str, &str), (namespace, claim): (&str, &str)) {
+        let object = json!({
+            "kind": "PersistentVolume", "apiVersion": "v1", "metadata": { "name": volume },
+            "spec": { "csi": { "driver": driver, "volumeHandle": handle },
+                "claimRef": { "kind": "PersistentVolumeClaim", "namespace": namespace, "name": claim } },
+            "status": { "phase": "Bound" },
+        });
+        self.has(volume, object);
+    }
+
+    /// Answers so when it is asked for a persistent volume.
+    pub fn has(&self, volume: &str, object: Value) {
+        self.state().volumes.insert(volume.to_owned(), object);
+    }
+
     /// Behaves like this from now on.
     pub fn behaves(&self, mood: Mood) {
         self.state().mood = mood;
@@ -161,8 +184,11 @@ fn serve(stream: TcpStream, state: &Mutex<State>, config: Arc<ServerConfig>) -> 
             state.mood.clone()
         };
         let (status, body) = match mood {
-            Mood::Honest => (201, answer(&*state.lock().ok()?, &question).to_string()),
-            Mood::HonestBut(status) => (status, answer(&*state.lock().ok()?, &question).to_string()),
+            Mood::Honest => {
+                let (status, body) = answer(&*state.lock().ok()?, &question);
+                (status, body.to_string())
+            }
+            Mood::HonestBut(status) => (status, answer(&*state.lock().ok()?, &question).1.to_string()),
             Mood::Saying(status, body) => (status, body),
             Mood::Gone => return None,
             Mood::Hung => {
@@ -201,7 +227,10 @@ fn read(stream: &mut impl Read, kept: &mut Vec<u8>) -> Option<Question> {
         kept.extend_from_slice(&chunk[..read]);
     };
     let head = String::from_utf8_lossy(&kept[..end]).into_owned();
-    let body = serde_json::from_slice(&kept[end + 4..end + 4 + length]).ok()?;
+    let body = match &kept[end + 4..end + 4 + length] {
+        [] => Value::Null,
+        body => serde_json::from_slice(body).ok()?,
+    };
     kept.drain(..end + 4 + length);
     let authorization = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -211,7 +240,15 @@ fn read(stream: &mut impl Read, kept: &mut Vec<u8>) -> Option<Question> {
     Some(Question { path, authorization: authorization.unwrap_or_default(), body })
 }
 
-fn answer(state: &State, question: &Question) -> Value {
+fn answer(state: &State, question: &Question) -> (u16, Value) {
+    if let Some(volume) = question.path.strip_prefix("/api/v1/persistentvolumes/") {
+        let absent = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404 });
+        return state.volumes.get(volume).map_or((404, absent), |volume| (200, volume.clone()));
+    }
+    (201, review(state, question))
+}
+
+fn review(state: &State, question: &Question) -> Value {
     let spec = &question.body["spec"];
     let status = match question.path.as_str() {
         "/apis/authentication.k8s.io/v1/tokenreviews" => {

@@ -7,6 +7,7 @@ mod kata;
 mod node;
 mod resource;
 mod sandbox;
+mod volume;
 
 use crate::expose::family::{Family, Kind, Meta, Profile, Put};
 use crate::model::units::Value;
@@ -18,6 +19,7 @@ pub use kata::KATA;
 pub use node::NODE;
 pub use resource::{RESOURCE, RESOURCE_ERROR};
 pub use sandbox::{OOM, SANDBOX};
+pub use volume::{CLAIM, VOLUME, VOLUMES};
 
 /// A row of a table, everything positional but the reading, so that tables read as tables.
 const fn family<S>(

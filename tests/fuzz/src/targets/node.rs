@@ -12,7 +12,7 @@ use kata_pulse::collect::cgroup::{Hugepages, Wanted};
 use kata_pulse::collect::held::Budget;
 use kata_pulse::collect::oom::Ledger;
 use kata_pulse::collect::writable_layer::WritableLayers;
-use kata_pulse::collect::{COLLECTORS, Collection, Options, Roots};
+use kata_pulse::collect::{COLLECTORS, Collection, Options, Roots, volume};
 use kata_pulse::discover::assemble::{Assembler, Evidence, Scope};
 use kata_pulse::discover::cgroups::Tree;
 use kata_pulse::discover::runtime_view::RuntimeView;
@@ -120,6 +120,7 @@ impl Node {
             host.v2_cgroup(CONTAINER);
             host.v2_process(CONTAINER, 77, &[("eth0", 100)]);
         }
+        host.write("var/lib/kubelet/pods/.made", "");
         host.write("sys/devices/system/edac/mc/mc0/dimm0/dimm_mem_type", "Unbuffered-DDR4\n");
         let mut tree = Tree::new(host.path("sys/fs/cgroup").join(hierarchy));
         let found = tree.walk(true).expect("the tree can be walked");
@@ -192,6 +193,11 @@ impl Node {
             },
             layers: Arc::new(WritableLayers::default()),
             oom: Arc::new(Ledger::default()),
+            volume: volume::Options {
+                kubelet: self.host.path("var/lib/kubelet"),
+                run_dir: self.host.path("run"),
+                claims: None,
+            },
         });
         let collected = collection.run(Arc::clone(&self.inventory));
         page::of(&collected.snapshot);

@@ -1,0 +1,271 @@
+//! The `volume` collector: what pods' volumes hold, as the kubelet tells it. Off unless asked for, because most clusters
+//! have it from the kubelet already.
+//!
+//! The node's mount table says which volumes are mounted, the inventory whose they are, and each filesystem how full it
+//! is. A volume on virtio-fs is a mount of the node like any other; one that a guest has mounted by itself is counted and
+//! not measured.
+
+mod beneath;
+pub mod claims;
+mod direct;
+mod look;
+mod table;
+pub mod vol_data;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use procfs::FromRead;
+use procfs::process::MountInfos;
+
+use crate::collect::asker::{Answer, Asker};
+use crate::collect::{CollectError, Collector, Draft, Roots};
+use crate::model::inventory::{Inventory, Sandbox, SandboxState};
+use crate::model::volume::{Claim, Volume, VolumeState, VolumeUsage, Volumes as Facts};
+use claims::{Claims, Key, Source, Wanted};
+use look::Look;
+use table::{Form, Place};
+
+/// Its name in [`crate::collect::COLLECTORS`].
+pub const NAME: &str = "volume";
+
+/// A pod's volumes are mounted before it starts, so a new inventory is a reason to read the mount table again, and hardly
+/// anything else is.
+const TABLE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long all volumes of a collection together are waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Most volumes told of. A node has at most a few hundred pods with a few volumes each.
+const MOST: usize = 2048;
+
+/// Plugins of the kubelet's own that persistent volumes still use, and the key of their specification. The others became
+/// CSI drivers.
+const IN_TREE: [(&str, &str); 4] = [("fc", "fc"), ("iscsi", "iscsi"), ("local-volume", "local"), ("nfs", "nfs")];
+
+/// Where volumes are, and who knows whose they are.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The kubelet's directory as this process sees it.
+    pub kubelet: PathBuf,
+    /// The node's run directory as this process sees it.
+    pub run_dir: PathBuf,
+    /// The claims; `None` when nobody may be asked for them.
+    pub claims: Option<Arc<Claims>>,
+}
+
+/// Reads the mount table and asks every volume in it.
+#[derive(Debug)]
+pub struct Volumes {
+    roots: Arc<Roots>,
+    options: Options,
+    asker: Asker<Look>,
+    known: Option<Known>,
+}
+
+/// What the last look at the mount table gave.
+#[derive(Debug)]
+struct Known {
+    at: Instant,
+    generation: u64,
+    volumes: Vec<Found>,
+    left_out: u64,
+}
+
+/// A volume of a pod.
+#[derive(Debug)]
+struct Found {
+    place: Place,
+    form: Form,
+    sandbox: Arc<Sandbox>,
+    whose: Whose,
+}
+
+/// Whether there is a claim.
+#[derive(Debug)]
+enum Whose {
+    Nobodys,
+    Unknown,
+    Of(Key),
+}
+
+impl Volumes {
+    /// A collector that has read nothing yet.
+    pub fn new(roots: Arc<Roots>, options: Options) -> Self {
+        Self { roots, options, asker: Asker::default(), known: None }
+    }
+
+    fn pods(&self) -> PathBuf {
+        self.options.kubelet.join("pods")
+    }
+
+    /// The kubelet's directory in the node's own words, which are those of the mount table.
+    fn on_node(&self) -> PathBuf {
+        let kubelet = &self.options.kubelet;
+        kubelet.strip_prefix(&self.roots.host).map_or_else(|_| kubelet.clone(), |below| Path::new("/").join(below))
+    }
+
+    fn look_again(&mut self, inventory: &Inventory) -> Result<(), CollectError> {
+        if self
+            .known
+            .as_ref()
+            .is_some_and(|known| known.generation == inventory.generation && known.at.elapsed() < TABLE_INTERVAL)
+        {
+            return Ok(());
+        }
+        let path = self.roots.proc.join("1/mountinfo");
+        let table = MountInfos::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
+        let on_node = self.on_node();
+        // Of mounts over each other the last is the one that is seen.
+        let mut places: BTreeMap<Place, Form> =
+            table.0.iter().filter_map(|mount| table::volume(mount, &on_node)).collect();
+        let directory = self.options.run_dir.join(direct::DIRECTORY);
+        let assigned = direct::list(&directory, &on_node.join("pods"), MOST)
+            .map_err(|error| CollectError::Read(format!("{}: {error}", directory.display())))?;
+        for (place, below) in assigned {
+            places.entry(place).or_insert(Form::InGuest { below });
+        }
+        let (mut volumes, left_out) = of_pods(places, inventory);
+        let mut wanted = Vec::new();
+        for volume in &mut volumes {
+            volume.whose = self.whose(volume, &mut wanted);
+        }
+        if let Some(claims) = &self.options.claims {
+            claims.want(wanted);
+        }
+        self.known = Some(Known { at: Instant::now(), generation: inventory.generation, volumes, left_out });
+        Ok(())
+    }
+
+    /// Whether a volume can have a claim; what must be asked for that is added to `wanted`.
+    fn whose(&self, volume: &Found, wanted: &mut Vec<Wanted>) -> Whose {
+        let Place { plugin, name, .. } = &volume.place;
+        let (name, source) = match (plugin.as_str(), &volume.form) {
+            ("empty-dir", _) => return Whose::Nobodys,
+            ("csi", Form::Block { .. }) => (name.clone(), Source::CsiDevice),
+            ("csi", Form::Filesystem { below, .. } | Form::InGuest { below }) => {
+                let Some(data) = self.vol_data(below) else { return Whose::Unknown };
+                match data.is_persistent() {
+                    Some(true) => (data.name, Source::Csi { driver: data.driver, handle: data.handle }),
+                    Some(false) => return Whose::Nobodys,
+                    None => return Whose::Unknown,
+                }
+            }
+            (plugin, _) => match IN_TREE.iter().find(|(known, _)| *known == plugin) {
+                Some((_, key)) => (name.clone(), Source::InTree(key)),
+                None => return Whose::Unknown,
+            },
+        };
+        let key = Key { uid: volume.sandbox.uid.clone(), volume: name };
+        wanted.push(Wanted { key: key.clone(), namespace: volume.sandbox.namespace.clone(), source });
+        Whose::Of(key)
+    }
+
+    /// The file beside the mount, which is on the kubelet's own filesystem.
+    fn vol_data(&self, mount: &Path) -> Option<vol_data::VolData> {
+        let file = mount.parent()?.join("vol_data.json");
+        let bytes = beneath::pods(&self.pods()).and_then(|pods| beneath::read(pods, &file, vol_data::MAX_BYTES));
+        vol_data::parse(&bytes.ok()?)
+    }
+
+    fn measure(&mut self) -> Facts {
+        let pods = self.pods();
+        let Some(known) = &self.known else { return Facts::default() };
+        let until = Instant::now() + PATIENCE;
+        // Of one filesystem that is mounted many times all hang together, and each would cost a thread.
+        let mut silent = HashSet::new();
+        let mut partitions = None;
+        let mut all = Vec::with_capacity(known.volumes.len());
+        for Found { place, form, sandbox, whose } in &known.volumes {
+            let state = match form {
+                Form::Filesystem { majmin, .. } if silent.contains(majmin) => VolumeState::Silent,
+                Form::Filesystem { below, majmin, fstype } => {
+                    let (below, majmin, fstype) = (below.clone(), majmin.clone(), fstype.clone());
+                    let look = Look { pods: pods.clone(), below, majmin: majmin.clone(), fstype };
+                    match self.asker.ask(look, until) {
+                        Answer::Facts(usage) => VolumeState::Measured(usage),
+                        Answer::Unseen => VolumeState::Unseen,
+                        Answer::Silent => {
+                            silent.insert(majmin);
+                            VolumeState::Silent
+                        }
+                    }
+                }
+                Form::Block { device } => {
+                    let partitions = partitions
+                        .get_or_insert_with(|| std::fs::read(self.roots.proc.join("partitions")).unwrap_or_default());
+                    match table::device_size(partitions, device) {
+                        Some(size) => {
+                            VolumeState::Measured(VolumeUsage { capacity: Some(size), ..VolumeUsage::default() })
+                        }
+                        None => VolumeState::Unseen,
+                    }
+                }
+                Form::InGuest { .. } => VolumeState::InGuest,
+            };
+            let claim = match (whose, &self.options.claims) {
+                (Whose::Nobodys, _) => Claim::None,
+                (Whose::Of(key), Some(claims)) => claims.of(key),
+                (Whose::Of(_) | Whose::Unknown, _) => Claim::Unknown,
+            };
+            all.push(Volume {
+                sandbox: sandbox.id.clone(),
+                namespace: sandbox.namespace.clone(),
+                pod: sandbox.pod_name.clone(),
+                plugin: place.plugin.clone(),
+                name: place.name.clone(),
+                claim,
+                state,
+            });
+        }
+        Facts { all, left_out: known.left_out }
+    }
+}
+
+/// Joins volumes to pods; those of pods that are gone are dropped. Of two volumes with one name in pods of one name, the
+/// newer pod's stays.
+fn of_pods(places: BTreeMap<Place, Form>, inventory: &Inventory) -> (Vec<Found>, u64) {
+    let age = |sandbox: &Sandbox| {
+        (sandbox.state == SandboxState::Ready, sandbox.created_at.map_or(0, crate::model::units::Seconds::whole))
+    };
+    let mut pods: HashMap<&str, &Arc<Sandbox>> = HashMap::new();
+    for sandbox in &inventory.sandboxes {
+        let newest = pods.entry(sandbox.uid.as_str()).or_insert(sandbox);
+        if age(sandbox) > age(newest) {
+            *newest = sandbox;
+        }
+    }
+    let mut volumes: Vec<Found> = places
+        .into_iter()
+        .filter_map(|(place, form)| {
+            let sandbox = Arc::clone(pods.get(place.uid.as_str())?);
+            Some(Found { place, form, sandbox, whose: Whose::Unknown })
+        })
+        .collect();
+    volumes.sort_by_key(|volume| Reverse(age(&volume.sandbox)));
+    let mut seen = HashSet::new();
+    volumes.retain(|Found { place, sandbox, .. }| {
+        seen.insert((sandbox.namespace.clone(), sandbox.pod_name.clone(), place.plugin.clone(), place.name.clone()))
+    });
+    volumes.sort_by(|a, b| a.place.cmp(&b.place));
+    let left_out = volumes.len().saturating_sub(MOST);
+    volumes.truncate(MOST);
+    (volumes, left_out as u64)
+}
+
+impl Collector for Volumes {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn collect(&mut self, draft: &mut Draft) -> Result<(), CollectError> {
+        let pods = self.pods();
+        beneath::pods(&pods).map_err(|error| CollectError::Source(format!("{}: {error}", pods.display())))?;
+        self.look_again(&Arc::clone(&draft.inventory))?;
+        draft.volumes = Some(Box::new(self.measure()));
+        Ok(())
+    }
+}
