@@ -1,15 +1,16 @@
 {{- /* What the agent is told, and what it needs for that: sockets, paths, arguments, configuration, capabilities. */ -}}
 
 {{- /* Where a kind of cluster has its runtime's socket. `state` only where the agent would not find it by itself. `shims`
-where containerd's shims have their sockets outside the runtime's own directory. */ -}}
+where containerd's shims have their sockets outside the runtime's own directory. `kubelet` where its directory is not the
+usual one. */ -}}
 {{- define "kata-pulse.distribution" -}}
 {{- $k3s := dict "socket" "/run/k3s/containerd/containerd.sock" "shims" true }}
 {{- $all := dict
   "k8s" (dict "socket" "/run/containerd/containerd.sock" "shims" false)
   "k3s" $k3s
   "rke2" $k3s
-  "k0s" (dict "socket" "/run/k0s/containerd.sock" "state" "/run/k0s/containerd" "shims" true)
-  "microk8s" (dict "socket" "/var/snap/microk8s/common/run/containerd.sock" "state" "/var/snap/microk8s/common/run/containerd" "shims" true)
+  "k0s" (dict "socket" "/run/k0s/containerd.sock" "state" "/run/k0s/containerd" "shims" true "kubelet" "/var/lib/k0s/kubelet")
+  "microk8s" (dict "socket" "/var/snap/microk8s/common/run/containerd.sock" "state" "/var/snap/microk8s/common/run/containerd" "shims" true "kubelet" "/var/snap/microk8s/common/var/lib/kubelet")
   "crio" (dict "socket" "/run/crio/crio.sock" "shims" false) }}
 {{- toJson (get $all .Values.k8sDistribution) }}
 {{- end }}
@@ -33,6 +34,13 @@ where containerd's shims have their sockets outside the runtime's own directory.
 {{- toJson $out }}
 {{- end }}
 
+{{- /* The kubelet's directory on the node. */ -}}
+{{- define "kata-pulse.kubeletDir" -}}
+{{- with .Values.hostPaths.kubeletPods.path }}{{ dir . }}
+{{- else }}{{ (include "kata-pulse.distribution" . | fromJson).kubelet | default "/var/lib/kubelet" }}
+{{- end }}
+{{- end }}
+
 {{- /* What is mounted from the node, by volume name, sorted: {mounts: [{name, path, mountPath, type, mountPropagation}]} */ -}}
 {{- define "kata-pulse.hostMounts" -}}
 {{- $root := . }}
@@ -47,6 +55,12 @@ where containerd's shims have their sockets outside the runtime's own directory.
 {{- if $wanted }}{{ $mount = mergeOverwrite $mount (pick $runtime "path" "mountPath") }}{{ end }}
 {{- else if eq $key "shimSockets" }}
 {{- $wanted = and $wanted $distribution.shims }}
+{{- else if eq $key "kubeletPods" }}
+{{- $wanted = and $wanted $root.Values.collectors.volume.enabled }}
+{{- $pods := printf "%s/pods" (include "kata-pulse.kubeletDir" $root) }}
+{{- $mount = mergeOverwrite $mount (dict "path" $pods "mountPath" (printf "/host%s" $pods)) }}
+{{- else if eq $key "kataDirectVolumes" }}
+{{- $wanted = and $wanted $root.Values.collectors.volume.enabled }}
 {{- end }}
 {{- if $wanted }}{{ $mounts = append $mounts $mount }}{{ end }}
 {{- end }}
@@ -57,6 +71,7 @@ where containerd's shims have their sockets outside the runtime's own directory.
 {{- define "kata-pulse.runDir" -}}
 {{- $places := dict "kataGo" "/vc/sbs" "kataGoVm" "/vc/vm" "kataGoFirecracker" "/vc/firecracker" "kataRs" "/kata" }}
 {{- if (include "kata-pulse.distribution" . | fromJson).shims }}{{ $_ := set $places "shimSockets" "/containerd/s" }}{{ end }}
+{{- if .Values.collectors.volume.enabled }}{{ $_ := set $places "kataDirectVolumes" "/kata-containers/shared/direct-volumes" }}{{ end }}
 {{- $found := list }}
 {{- range $key, $end := $places }}
 {{- $mount := get $.Values.hostPaths $key }}
@@ -68,7 +83,7 @@ where containerd's shims have their sockets outside the runtime's own directory.
 {{- end }}
 {{- end }}
 {{- if gt (len (uniq $found)) 1 }}
-{{- fail (printf "mount paths of hostPaths.kataGo, kataGoVm, kataGoFirecracker, kataRs and shimSockets lie below different run directories: %s" (join ", " (uniq $found | sortAlpha))) }}
+{{- fail (printf "mount paths of hostPaths.kataGo, kataGoVm, kataGoFirecracker, kataRs, shimSockets and kataDirectVolumes lie below different run directories: %s" (join ", " (uniq $found | sortAlpha))) }}
 {{- end }}
 {{- $found | first | default "/run" }}
 {{- end }}
@@ -91,7 +106,7 @@ where containerd's shims have their sockets outside the runtime's own directory.
 {{- define "kata-pulse.config" -}}
 {{- $config := dict "log-level" .Values.logLevel "log-format" .Values.logFormat "scope" .Values.scope "shim-scrape" .Values.collectors.shim.scrape }}
 {{- $on := list }}{{ $off := list }}
-{{- range $name := list "cgroup" "fd" "filesystem" "kata" "machine" "network" "node" "process" }}
+{{- range $name := list "cgroup" "fd" "filesystem" "kata" "machine" "network" "node" "process" "volume" }}
 {{- if (get $.Values.collectors $name).enabled }}{{ $on = append $on $name }}{{ else }}{{ $off = append $off $name }}{{ end }}
 {{- end }}
 {{- $_ := set $config "enable-collectors" $on }}
@@ -181,6 +196,12 @@ where containerd's shims have their sockets outside the runtime's own directory.
 {{- if .Values.auth.kubernetes.enabled }}
 - --auth-kubernetes
 {{- end }}
+{{- if .Values.collectors.volume.enabled }}
+- --kubelet-dir=/host{{ include "kata-pulse.kubeletDir" . }}
+{{- end }}
+{{- if .Values.collectors.volume.claims }}
+- --volume-claims
+{{- end }}
 {{- range .Values.extraArgs }}
 - {{ tpl . $ | quote }}
 {{- end }}
@@ -205,6 +226,9 @@ where containerd's shims have their sockets outside the runtime's own directory.
 {{- end }}
 {{- if and (eq .Values.scope "kata") (not .Values.collectors.kata.enabled) }}
 {{- fail "scope kata without collectors.kata.enabled measures nothing" }}
+{{- end }}
+{{- if and .Values.collectors.volume.claims (not .Values.collectors.volume.enabled) }}
+{{- fail "collectors.volume.claims needs collectors.volume.enabled" }}
 {{- end }}
 {{- if and $tls.existingSecret $tls.certificate.enabled }}
 {{- fail "tls.existingSecret and tls.certificate.enabled exclude each other" }}

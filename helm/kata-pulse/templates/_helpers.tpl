@@ -102,7 +102,7 @@ app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
 
 {{- /* Whether something asks the Kubernetes API: "true" or nothing. */ -}}
 {{- define "kata-pulse.usesApi" -}}
-{{- if .Values.auth.kubernetes.enabled }}true{{ end }}
+{{- if or .Values.auth.kubernetes.enabled .Values.collectors.volume.claims }}true{{ end }}
 {{- end }}
 
 {{- define "kata-pulse.rules" -}}
@@ -110,6 +110,9 @@ app.kubernetes.io/instance: {{ .Release.Name | trunc 63 | trimSuffix "-" }}
 {{- if .Values.auth.kubernetes.enabled }}
 {{- $rules = append $rules (dict "apiGroups" (list "authentication.k8s.io") "resources" (list "tokenreviews") "verbs" (list "create")) }}
 {{- $rules = append $rules (dict "apiGroups" (list "authorization.k8s.io") "resources" (list "subjectaccessreviews") "verbs" (list "create")) }}
+{{- end }}
+{{- if .Values.collectors.volume.claims }}
+{{- $rules = append $rules (dict "apiGroups" (list "") "resources" (list "persistentvolumes") "verbs" (list "get")) }}
 {{- end }}
 {{- toJson (dict "rules" (concat $rules .Values.rbac.extraRules)) }}
 {{- end }}

@@ -88,7 +88,8 @@ def test_the_charts_settings_of_the_file_are_the_agents():
     """Whatever the agent can be told is a value of the chart, one way or another."""
     schema = set(yaml.safe_load((render.CHART / "values.schema.json").read_text())["properties"]["config"]["properties"])
     written = set(yaml.safe_load(render.config(render.render())))
-    passed = names(render.container(render.render({"runtime": {"containerdState": "/x"}}))["args"])
+    volumes = {"collectors": {"volume": {"enabled": True, "claims": True}}}
+    passed = names(render.container(render.render({"runtime": {"containerdState": "/x"}} | volumes))["args"])
     other = {"help", "version"}
     # Flags of web security show only where it is on.
     security = {"web-config", "tls-self-signed", "auth-kubernetes", "health-listen-address", "service-account-dir"}

@@ -231,6 +231,43 @@ def test_no_token_and_no_role_unless_a_feature_asks_the_api():
     assert not of_kind(render.render(TOKENS | {"rbac": {"create": False}}), "ClusterRole")
 
 
+def test_volumes_bring_their_mounts_and_claims_their_right():
+    objects = render.render({"collectors": {"volume": {"enabled": True}}})
+    added = {path: found for path, found in mounts(objects).items() if path not in mounts(render.render())}
+    assert {path: (m["mountPath"], m["type"], m["mountPropagation"], m["readOnly"]) for path, m in added.items()} == {
+        "/var/lib/kubelet/pods": ("/host/var/lib/kubelet/pods", "Directory", "HostToContainer", True),
+        "/run/kata-containers/shared/direct-volumes": (
+            "/run/kata-containers/shared/direct-volumes", "DirectoryOrCreate", "HostToContainer", True
+        ),
+    }
+    assert arguments(objects)["kubelet-dir"] == "/host/var/lib/kubelet"
+    assert not of_kind(objects, "ClusterRole") and pod(objects)["automountServiceAccountToken"] is False
+    claims = {"collectors": {"volume": {"enabled": True, "claims": True}}}
+    objects = render.render(claims | {"networkPolicy": {"enabled": True}})
+    assert "--volume-claims" in container(objects)["args"]
+    assert pod(objects)["automountServiceAccountToken"] is True
+    assert one(objects, "ClusterRole")["rules"] == [
+        {"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get"]}
+    ]
+    assert one(objects, "NetworkPolicy")["spec"]["egress"], "the API server can be reached"
+    assert "needs collectors.volume.enabled" in refused({"collectors": {"volume": {"claims": True}}})
+
+
+@pytest.mark.parametrize(
+    "values, kubelet",
+    [
+        ({"k8sDistribution": "k0s"}, "/var/lib/k0s/kubelet"),
+        ({"k8sDistribution": "microk8s"}, "/var/snap/microk8s/common/var/lib/kubelet"),
+        ({"k8sDistribution": "k3s"}, "/var/lib/kubelet"),
+        ({"hostPaths": {"kubeletPods": {"path": "/data/kubelet/pods"}}}, "/data/kubelet"),
+    ],
+)
+def test_the_kubelets_directory_is_where_the_cluster_has_it(values, kubelet):
+    objects = render.render(values | {"collectors": {"volume": {"enabled": True}}})
+    assert arguments(objects)["kubelet-dir"] == f"/host{kubelet}"
+    assert mounts(objects)[f"{kubelet}/pods"]["mountPath"] == f"/host{kubelet}/pods"
+
+
 def test_a_service_account_of_ones_own():
     objects = render.render({"serviceAccount": {"create": False, "name": "mine"}})
     assert pod(objects)["serviceAccountName"] == "mine" and not of_kind(objects, "ServiceAccount")

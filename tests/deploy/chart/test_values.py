@@ -200,6 +200,9 @@ NEEDS = {
     ("tls", "clientAuth"): CLIENTS,
     # Both add SYS_PTRACE.
     ("collectors", "kata", "processIo"): {"collectors": {"fd": {"enabled": False}}},
+    # Claims mount the token, and need the collector.
+    ("serviceAccount", "automountServiceAccountToken"): {"collectors": {"volume": {"claims": False}}},
+    ("collectors", "volume", "enabled"): {"collectors": {"volume": {"claims": False}}},
     ("health", "port"): {"health": {"separateListener": "always"}},
     ("networkPolicy", "egress"): {"auth": {"kubernetes": {"enabled": True}}, "podMonitor": {"scrapeClass": "tokens"}},
     ("dashboards", "folderAnnotation"): {"dashboards": {"folder": "x"}},
@@ -231,6 +234,7 @@ CHANGES = {
     ("runtime", "containerdState"): "/run/state",
     ("hostPaths", "runtime", "path"): "/run",
     ("hostPaths", "runtime", "mountPath"): "/run/other",
+    ("hostPaths", "kubeletPods", "path"): "/other/pods",
     ("listen", "address"): "[::]",
     ("health", "separateListener"): "always",
     ("config",): {"max-age-secs": 7},
@@ -361,6 +365,7 @@ TOGETHER = {
         "kataGoFirecracker": {"mountPath": "/other/run/vc/firecracker"},
         "kataRs": {"mountPath": "/other/run/kata"},
         "shimSockets": {"mountPath": "/other/run/containerd/s"},
+        "kataDirectVolumes": {"mountPath": "/other/run/kata-containers/shared/direct-volumes"},
     }
 }
 
