@@ -297,6 +297,28 @@ def ttrpc() -> Iterator[bytes]:
     yield b"\x01no such port\n"
 
 
+def volumes() -> Iterator[bytes]:
+    yield (b'{"attachmentID":"csi-1","driverName":"ebs.csi.aws.com","nodeName":"n1","specVolID":"pvc-2c",'
+           b'"volumeHandle":"vol-0a","volumeLifecycleMode":"Persistent"}')
+    yield b'{"driverName":"inline.csi","specVolID":"scratch","volumeHandle":"csi-9","volumeLifecycleMode":"Ephemeral"}'
+    volume = (b'{"kind":"PersistentVolume","metadata":{"name":"pvc-2c"},"spec":{"SOURCE,"claimRef":{"namespace":"shop",'
+              b'"name":"data-db-0"}},"status":{"phase":"Bound"}}')
+    yield volume.replace(b"SOURCE", b'csi":{"driver":"ebs.csi.aws.com","volumeHandle":"vol-0a"}')
+    yield volume.replace(b"SOURCE", b'nfs":{"server":"10.0.0.1","path":"/"}')
+    pod = b"0b7c4bb1-4c5c-4d2c-9f43-6d6f0a0a0a0a"
+    kubelet = b"/var/lib/kubelet"
+    mounts = (
+        (b"/", b"/pods/" + pod + b"/volumes/kubernetes.io~csi/pvc-2c/mount", b"ext4"),
+        (b"/", b"/pods/" + pod + b"/volumes/kubernetes.io~nfs/share", b"nfs4"),
+        (b"/", b"/pods/" + pod + b"/volumes/kubernetes.io~secret/tls", b"tmpfs"),
+        (b"/a", b"/pods/" + pod + b"/volume-subpaths/data/app/0", b"ext4"),
+        (b"/sdb", b"/plugins/kubernetes.io/csi/volumeDevices/publish/pvc-2d/" + pod, b"devtmpfs"),
+    )
+    lines = [b"36 35 8:16 %b %b%b rw shared:1 - %b /dev/sdb rw\n" % (root, kubelet, point, kind) for root, point, kind in mounts]
+    yield b"".join(lines)
+    yield b"major minor  #blocks  name\n\n 254        0  268435456 vda\n   7        0       8192 loop0\n"
+
+
 def web_config() -> Iterator[bytes]:
     secret = "$2y$04$mxVqeXjKDrKkHoHhmOKwE.vFIbxVnSAKDrBkqVCJXOmH3.L3QXlIG"
     yield f"basic_auth_users:\n  alice: {secret}\nrate_limit:\n  interval: 1m30s\n  burst: 5\n".encode()
@@ -311,7 +333,7 @@ def main() -> None:
     out = Path(sys.argv[1])
     targets = [addresses, agent_stats, certificates, cgroup_files, cgroup_paths, cloud_hypervisor, config, cri, guest_text,
                http_answers, http_headers, http_requests, kubernetes_reviews, labels, node, numbers, proc_files,
-               shim_passthrough, state_files, task_stats, ttrpc, web_config]
+               shim_passthrough, state_files, task_stats, ttrpc, volumes, web_config]
     for target in targets:
         directory = out / target.__name__
         directory.mkdir(parents=True, exist_ok=True)

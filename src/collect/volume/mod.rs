@@ -9,7 +9,7 @@ mod beneath;
 pub mod claims;
 mod direct;
 mod look;
-mod table;
+pub mod table;
 pub mod vol_data;
 
 use std::cmp::Reverse;

@@ -26,7 +26,7 @@ const FILES_OF_THE_KUBELET: [&str; 5] = ["configmap", "downward-api", "git-repo"
 
 /// Whose volume it is, and which.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
+pub struct Place {
     /// The pod.
     pub uid: String,
     /// Without `kubernetes.io~`.
@@ -37,17 +37,30 @@ pub(super) struct Place {
 
 /// How a volume is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub enum Form {
     /// A filesystem, mounted at this path below the directory of pods.
-    Filesystem { below: PathBuf, majmin: String, fstype: String },
+    Filesystem {
+        /// The path.
+        below: PathBuf,
+        /// The filesystem's number in the mount table, `8:16`.
+        majmin: String,
+        /// Its type there.
+        fstype: String,
+    },
     /// A device of this name.
-    Block { device: String },
+    Block {
+        /// The name, as in `/proc/partitions`.
+        device: String,
+    },
     /// A device that a guest mounts, which would be at this path below the directory of pods if the node did.
-    InGuest { below: PathBuf },
+    InGuest {
+        /// The path.
+        below: PathBuf,
+    },
 }
 
 /// The volume that a mount is, if it is one. `kubelet` is the kubelet's directory on the node.
-pub(super) fn volume(mount: &MountInfo, kubelet: &Path) -> Option<(Place, Form)> {
+pub fn volume(mount: &MountInfo, kubelet: &Path) -> Option<(Place, Form)> {
     let below = mount.mount_point.strip_prefix(kubelet).ok()?;
     if let Some(place) = below.strip_prefix("pods").ok().and_then(place) {
         let below = below.strip_prefix("pods").ok()?.to_owned();
@@ -60,7 +73,7 @@ pub(super) fn volume(mount: &MountInfo, kubelet: &Path) -> Option<(Place, Form)>
 }
 
 /// The volume that is mounted at a path below the directory of pods.
-pub(super) fn place(below: &Path) -> Option<Place> {
+pub fn place(below: &Path) -> Option<Place> {
     let parts = parts(below)?;
     let (uid, plugin, name) = match parts.as_slice() {
         [uid, "volumes", plugin, name] if *plugin != "kubernetes.io~csi" => (uid, plugin, name),
@@ -110,7 +123,7 @@ fn parts(path: &Path) -> Option<Vec<&str>> {
 ///
 ///  253        0  264241152 vda
 /// ```
-pub(super) fn device_size(partitions: &[u8], device: &str) -> Option<Bytes> {
+pub fn device_size(partitions: &[u8], device: &str) -> Option<Bytes> {
     let text = std::str::from_utf8(partitions).ok()?;
     text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(2);

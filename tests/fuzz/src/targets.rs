@@ -10,6 +10,7 @@ mod requests;
 mod runtime;
 mod settings;
 mod streams;
+mod volumes;
 
 use crate::Target;
 
@@ -80,5 +81,11 @@ pub const TARGETS: &[Target] = &[
     target("state_files", 8192, kata_files::state_files, "`persist.json` and `state.json` of Kata's runtimes"),
     target("task_stats", 4096, messages::task_stats, "shims: Task `Stats` in protobuf, both payload types"),
     target("ttrpc", 4096, streams::ttrpc, "kata-agents and shims behind a socket, byte by byte"),
+    target(
+        "volumes",
+        4096,
+        volumes::volumes,
+        "the kubelet's `vol_data.json`, the API server's PersistentVolume, `/proc`: mountinfo and partitions for volumes",
+    ),
     target("web_config", 4096, settings::web_config, "the YAML of `--web-config`, to what is in force"),
 ];
