@@ -493,7 +493,8 @@ fn collectors_are_listed_with_their_state() {
             kata.clone(),
             machine.clone(),
             row(["node", "off", "off"]),
-            row(["volume", "off", "off"])
+            row(["volume", "off", "off"]),
+            row(["emptydir", "off", "off"])
         ]
     );
     assert_eq!(
@@ -507,7 +508,8 @@ fn collectors_are_listed_with_their_state() {
             kata,
             machine,
             row(["node", "off", "off"]),
-            row(["volume", "off", "off"])
+            row(["volume", "off", "off"]),
+            row(["emptydir", "off", "off"])
         ]
     );
 }
@@ -526,7 +528,7 @@ fn check_config_prints_what_is_in_force() {
         "listen-address:\n- 127.0.0.1:8090\nruntime-endpoint: auto\nmetrics-interval-secs: 0.0\nmax-age-secs: 1.0\n\
          sync-interval-secs: 5.0\nlog-level: info\nlog-format: logfmt\nhost-root: /\nprocfs: /proc\n\
          cgroupfs: /sys/fs/cgroup\nrun-dir: /run\nkubelet-dir: /var/lib/kubelet\nshim-scrape: safe\nscope: all\nenable-collectors:\n- cgroup\n- network\n- process\n\
-         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\n- node\n- volume\nmetrics-profile: kubelet\ntls-self-signed: false\n\
+         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\n- node\n- volume\n- emptydir\nmetrics-profile: kubelet\ntls-self-signed: false\n\
          auth-kubernetes: false\nvolume-claims: false\nservice-account-dir: /var/run/secrets/kubernetes.io/serviceaccount\n"
     );
     assert_eq!(outcome.stderr, "");

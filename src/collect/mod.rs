@@ -104,6 +104,11 @@ pub const COLLECTORS: &[Description] = &[
         default: false,
         summary: "pods' volumes: capacity, space and inodes of claims under the kubelet's names, and of all others",
     },
+    Description {
+        name: volume::emptydir::NAME,
+        default: false,
+        summary: "emptyDirs on the node's disk, by walking them every five minutes: expensive",
+    },
 ];
 
 /// Facts filled in by collectors, row by row.
@@ -225,7 +230,8 @@ impl Collection {
             Box::new(filesystem::Filesystems::new(Arc::clone(&roots), layers)),
             Box::new(machine::Machines::new(Arc::clone(&roots))),
             Box::new(node::Nodes::new(Arc::clone(&roots), Arc::clone(&budget))),
-            Box::new(volume::Volumes::new(Arc::clone(&roots), volume)),
+            Box::new(volume::Volumes::new(Arc::clone(&roots), volume.clone())),
+            Box::new(volume::emptydir::EmptyDirs::new(&volume.kubelet)),
         ];
         let collectors = all.into_iter().filter(|collector| enabled.contains(&collector.name())).collect();
         Self { collectors, oom, failing: HashMap::new() }

@@ -124,10 +124,11 @@ fn volumes(page: &mut String) {
         "\nServed with `--enable-collectors volume`, beside `kata_pulse_volume_*`. Figures are those of `df` in the volume. A \
          block volume has its device's size and nothing else. What has no filesystem of its own has no sample: an `emptyDir` \
          on the node's disk, `configMap`, `secret`, `projected` and `downwardAPI`. An `emptyDir` of memory has no claim, and \
-         is among `kata_pulse_volume_*` as `plugin=\"empty-dir\"`. Nothing on a node tells a claim's name: without \
-         `--volume-claims`, `kata_pulse_volumes_unnamed` counts the volumes that may have one. Of \
+         is among `kata_pulse_volume_*` as `plugin=\"empty-dir\"`; so are, with `--enable-collectors emptydir`, those on \
+         disk, with the space and inodes that a walk every five minutes has found. Nothing on a node tells a claim's name: \
+         without `--volume-claims`, `kata_pulse_volumes_unnamed` counts the volumes that may have one. Of \
          `kata_pulse_volumes{state}`, `silent` gave an error or no answer, `unseen` is not mounted where the agent sees it, \
-         `in_guest` is mounted by a Kata guest ([kata.md](kata.md)) and `left_out` is beyond 2048.\n",
+         `in_guest` is in a Kata guest ([kata.md](kata.md)) and `left_out` is beyond 2048.\n",
     );
 }
 

@@ -1,7 +1,7 @@
 //! Facts of pods' volumes, behind `kubelet_volume_stats_*` and `kata_pulse_volume_*`.
 
 use crate::model::identity::SandboxId;
-use crate::model::units::Bytes;
+use crate::model::units::{Bytes, Seconds};
 
 /// The volumes of the node's pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,19 @@ pub struct Volumes {
     pub all: Vec<Volume>,
     /// How many there were no room for.
     pub left_out: u64,
+    /// How the last walk over `emptyDir`s went; `None` unless there was one.
+    pub walk: Option<Walk>,
+}
+
+/// A walk over `emptyDir`s on the node's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk {
+    /// How long it took.
+    pub took: Seconds,
+    /// How many files and directories it looked at.
+    pub entries: u64,
+    /// How many `emptyDir`s it could not finish, or did not come to.
+    pub incomplete: u64,
 }
 
 impl Volumes {

@@ -153,7 +153,10 @@ impl Kubelet {
     /// The same, on whatever mount table there is.
     pub fn agent_on_table(&self, environment: &[(&str, &str)], more: &[&str]) -> Agent {
         let mut flags: Vec<OsString> = self.node.flags();
-        flags.extend(["--enable-collectors", "volume", "--max-age-secs", "0"].map(Into::into));
+        flags.extend(["--max-age-secs", "0"].map(Into::into));
+        if !more.contains(&"--enable-collectors") {
+            flags.extend(["--enable-collectors", "volume"].map(Into::into));
+        }
         flags.extend(more.iter().map(Into::into));
         Agent::start_in(environment, flags)
     }

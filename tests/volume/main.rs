@@ -10,6 +10,7 @@ mod kubelet;
 mod measured;
 #[path = "../support/mod.rs"]
 mod support;
+mod walked;
 
 /// Long enough for anything that is not stuck, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);

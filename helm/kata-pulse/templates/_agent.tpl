@@ -56,7 +56,7 @@ usual one. */ -}}
 {{- else if eq $key "shimSockets" }}
 {{- $wanted = and $wanted $distribution.shims }}
 {{- else if eq $key "kubeletPods" }}
-{{- $wanted = and $wanted $root.Values.collectors.volume.enabled }}
+{{- $wanted = and $wanted (or $root.Values.collectors.volume.enabled $root.Values.collectors.emptydir.enabled) }}
 {{- $pods := printf "%s/pods" (include "kata-pulse.kubeletDir" $root) }}
 {{- $mount = mergeOverwrite $mount (dict "path" $pods "mountPath" (printf "/host%s" $pods)) }}
 {{- else if eq $key "kataDirectVolumes" }}
@@ -93,6 +93,7 @@ usual one. */ -}}
 {{- $context := deepCopy .Values.securityContext }}
 {{- $needed := list }}
 {{- if .Values.collectors.fd.enabled }}{{ $needed = list "DAC_READ_SEARCH" "SYS_PTRACE" }}{{ end }}
+{{- if .Values.collectors.emptydir.enabled }}{{ $needed = append $needed "DAC_READ_SEARCH" }}{{ end }}
 {{- if .Values.collectors.kata.processIo }}{{ $needed = append $needed "SYS_PTRACE" }}{{ end }}
 {{- if $needed }}
 {{- $capabilities := $context.capabilities | default dict }}
@@ -106,7 +107,7 @@ usual one. */ -}}
 {{- define "kata-pulse.config" -}}
 {{- $config := dict "log-level" .Values.logLevel "log-format" .Values.logFormat "scope" .Values.scope "shim-scrape" .Values.collectors.shim.scrape }}
 {{- $on := list }}{{ $off := list }}
-{{- range $name := list "cgroup" "fd" "filesystem" "kata" "machine" "network" "node" "process" "volume" }}
+{{- range $name := list "cgroup" "emptydir" "fd" "filesystem" "kata" "machine" "network" "node" "process" "volume" }}
 {{- if (get $.Values.collectors $name).enabled }}{{ $on = append $on $name }}{{ else }}{{ $off = append $off $name }}{{ end }}
 {{- end }}
 {{- $_ := set $config "enable-collectors" $on }}
@@ -196,7 +197,7 @@ usual one. */ -}}
 {{- if .Values.auth.kubernetes.enabled }}
 - --auth-kubernetes
 {{- end }}
-{{- if .Values.collectors.volume.enabled }}
+{{- if or .Values.collectors.volume.enabled .Values.collectors.emptydir.enabled }}
 - --kubelet-dir=/host{{ include "kata-pulse.kubeletDir" . }}
 {{- end }}
 {{- if .Values.collectors.volume.claims }}

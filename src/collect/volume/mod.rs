@@ -3,11 +3,12 @@
 //!
 //! The node's mount table says which volumes are mounted, the inventory whose they are, and each filesystem how full it
 //! is. A volume on virtio-fs is a mount of the node like any other; one that a guest has mounted by itself is counted and
-//! not measured.
+//! not measured. What has no filesystem of its own is for [`emptydir`].
 
 mod beneath;
 pub mod claims;
 mod direct;
+pub mod emptydir;
 mod look;
 pub mod table;
 pub mod vol_data;
@@ -23,7 +24,8 @@ use procfs::process::MountInfos;
 
 use crate::collect::asker::{Answer, Asker};
 use crate::collect::{CollectError, Collector, Draft, Roots};
-use crate::model::inventory::{Inventory, Sandbox, SandboxState};
+use crate::model::inventory::{Inventory, Runtime, Sandbox, SandboxState};
+use crate::model::units::Seconds;
 use crate::model::volume::{Claim, Volume, VolumeState, VolumeUsage, Volumes as Facts};
 use claims::{Claims, Key, Source, Wanted};
 use look::Look;
@@ -128,10 +130,13 @@ impl Volumes {
         for (place, below) in assigned {
             places.entry(place).or_insert(Form::InGuest { below });
         }
-        let (mut volumes, left_out) = of_pods(places, inventory);
+        let (joined, left_out) = of_pods(places, inventory);
         let mut wanted = Vec::new();
-        for volume in &mut volumes {
-            volume.whose = self.whose(volume, &mut wanted);
+        let mut volumes = Vec::with_capacity(joined.len());
+        for (place, form, sandbox) in joined {
+            let form = seen_from_outside(form, &place, &sandbox);
+            let whose = self.whose(&place, &form, &sandbox, &mut wanted);
+            volumes.push(Found { place, form, sandbox, whose });
         }
         if let Some(claims) = &self.options.claims {
             claims.want(wanted);
@@ -141,10 +146,10 @@ impl Volumes {
     }
 
     /// Whether a volume can have a claim; what must be asked for that is added to `wanted`.
-    fn whose(&self, volume: &Found, wanted: &mut Vec<Wanted>) -> Whose {
-        let Place { plugin, name, .. } = &volume.place;
-        let (name, source) = match (plugin.as_str(), &volume.form) {
-            ("empty-dir", _) => return Whose::Nobodys,
+    fn whose(&self, place: &Place, form: &Form, sandbox: &Sandbox, wanted: &mut Vec<Wanted>) -> Whose {
+        let Place { plugin, name, .. } = place;
+        let (name, source) = match (plugin.as_str(), form) {
+            (EMPTY_DIR, _) => return Whose::Nobodys,
             ("csi", Form::Block { .. }) => (name.clone(), Source::CsiDevice),
             ("csi", Form::Filesystem { below, .. } | Form::InGuest { below }) => {
                 let Some(data) = self.vol_data(below) else { return Whose::Unknown };
@@ -159,8 +164,8 @@ impl Volumes {
                 None => return Whose::Unknown,
             },
         };
-        let key = Key { uid: volume.sandbox.uid.clone(), volume: name };
-        wanted.push(Wanted { key: key.clone(), namespace: volume.sandbox.namespace.clone(), source });
+        let key = Key { uid: sandbox.uid.clone(), volume: name };
+        wanted.push(Wanted { key: key.clone(), namespace: sandbox.namespace.clone(), source });
         Whose::Of(key)
     }
 
@@ -221,16 +226,30 @@ impl Volumes {
                 state,
             });
         }
-        Facts { all, left_out: known.left_out }
+        Facts { all, left_out: known.left_out, walk: None }
     }
 }
 
+/// Kata puts `emptyDir`s into the guest: the node's is there, and stays empty.
+fn seen_from_outside(form: Form, place: &Place, sandbox: &Sandbox) -> Form {
+    match form {
+        Form::Filesystem { below, .. } if place.plugin == EMPTY_DIR && sandbox.runtime == Runtime::Kata => {
+            Form::InGuest { below }
+        }
+        form => form,
+    }
+}
+
+/// A volume, what goes with it, and its pod.
+type Joined<F> = (Place, F, Arc<Sandbox>);
+
+/// The plugin of `emptyDir`s.
+const EMPTY_DIR: &str = "empty-dir";
+
 /// Joins volumes to pods; those of pods that are gone are dropped. Of two volumes with one name in pods of one name, the
-/// newer pod's stays.
-fn of_pods(places: BTreeMap<Place, Form>, inventory: &Inventory) -> (Vec<Found>, u64) {
-    let age = |sandbox: &Sandbox| {
-        (sandbox.state == SandboxState::Ready, sandbox.created_at.map_or(0, crate::model::units::Seconds::whole))
-    };
+/// newer pod's stays. Also how many there was no room for.
+fn of_pods<F>(places: impl IntoIterator<Item = (Place, F)>, inventory: &Inventory) -> (Vec<Joined<F>>, u64) {
+    let age = |sandbox: &Sandbox| (sandbox.state == SandboxState::Ready, sandbox.created_at.map_or(0, Seconds::whole));
     let mut pods: HashMap<&str, &Arc<Sandbox>> = HashMap::new();
     for sandbox in &inventory.sandboxes {
         let newest = pods.entry(sandbox.uid.as_str()).or_insert(sandbox);
@@ -238,22 +257,22 @@ fn of_pods(places: BTreeMap<Place, Form>, inventory: &Inventory) -> (Vec<Found>,
             *newest = sandbox;
         }
     }
-    let mut volumes: Vec<Found> = places
-        .into_iter()
-        .filter_map(|(place, form)| {
+    let places = places.into_iter();
+    let mut joined: Vec<Joined<F>> = places
+        .filter_map(|(place, fact)| {
             let sandbox = Arc::clone(pods.get(place.uid.as_str())?);
-            Some(Found { place, form, sandbox, whose: Whose::Unknown })
+            Some((place, fact, sandbox))
         })
         .collect();
-    volumes.sort_by_key(|volume| Reverse(age(&volume.sandbox)));
+    joined.sort_by_key(|(_, _, sandbox)| Reverse(age(sandbox)));
     let mut seen = HashSet::new();
-    volumes.retain(|Found { place, sandbox, .. }| {
+    joined.retain(|(place, _, sandbox)| {
         seen.insert((sandbox.namespace.clone(), sandbox.pod_name.clone(), place.plugin.clone(), place.name.clone()))
     });
-    volumes.sort_by(|a, b| a.place.cmp(&b.place));
-    let left_out = volumes.len().saturating_sub(MOST);
-    volumes.truncate(MOST);
-    (volumes, left_out as u64)
+    joined.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    let left_out = joined.len().saturating_sub(MOST);
+    joined.truncate(MOST);
+    (joined, left_out as u64)
 }
 
 impl Collector for Volumes {
@@ -267,5 +286,58 @@ impl Collector for Volumes {
         self.look_again(&Arc::clone(&draft.inventory))?;
         draft.volumes = Some(Box::new(self.measure()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::identity::{PodUid, SandboxId};
+
+    fn sandbox(id: &str, uid: &str, runtime: Runtime, created: u64) -> Arc<Sandbox> {
+        Arc::new(Sandbox {
+            id: SandboxId::from(id),
+            pod_name: "db".to_owned(),
+            namespace: "shop".to_owned(),
+            uid: PodUid::from(uid),
+            runtime,
+            runtime_handler: String::new(),
+            kata: None,
+            state: SandboxState::Ready,
+            created_at: Some(Seconds::from_secs(created)),
+            host_network: false,
+            containers: Vec::new(),
+        })
+    }
+
+    fn place(uid: &str, plugin: &str, name: &str) -> Place {
+        Place { uid: uid.to_owned(), plugin: plugin.to_owned(), name: name.to_owned() }
+    }
+
+    #[test]
+    fn volumes_are_of_the_newest_sandbox_and_pod_and_bounded() {
+        let of = |id, uid, created| sandbox(id, uid, Runtime::Runc, created);
+        let sandboxes = vec![of("a", "1", 10), of("b", "1", 20), of("c", "2", 30)];
+        let inventory = Inventory { sandboxes, ..Inventory::default() };
+        let found = |places: Vec<Place>| {
+            let (joined, left_out) = of_pods(places.into_iter().map(|place| (place, ())), &inventory);
+            let ids: Vec<String> = joined.iter().map(|(place, (), pod)| format!("{}/{}", pod.id, place.name)).collect();
+            (ids, left_out)
+        };
+        let places =
+            vec![place("1", "nfs", "x"), place("1", "nfs", "y"), place("2", "nfs", "x"), place("3", "nfs", "x")];
+        assert_eq!(found(places), (vec!["b/y".to_owned(), "c/x".to_owned()], 0));
+        let many = (0..MOST + 3).map(|number| place("1", "csi", &number.to_string())).collect();
+        let (all, left_out) = found(many);
+        assert_eq!((all.len(), left_out), (MOST, 3));
+    }
+
+    #[test]
+    fn an_empty_directory_of_a_kata_pod_is_in_the_guest() {
+        let form = || Form::Filesystem { below: "x".into(), majmin: "0:1".to_owned(), fstype: "tmpfs".to_owned() };
+        let of = |plugin, runtime| seen_from_outside(form(), &place("1", plugin, "x"), &sandbox("a", "1", runtime, 1));
+        assert_eq!(of(EMPTY_DIR, Runtime::Kata), Form::InGuest { below: "x".into() });
+        assert_eq!(of(EMPTY_DIR, Runtime::Runc), form());
+        assert_eq!(of("csi", Runtime::Kata), form());
     }
 }

@@ -97,7 +97,7 @@ fn device_place(below: &Path) -> Option<Place> {
     new_place(uid, plugin, name)
 }
 
-fn new_place(uid: &str, plugin: &str, name: &str) -> Option<Place> {
+pub(super) fn new_place(uid: &str, plugin: &str, name: &str) -> Option<Place> {
     let fits = |text: &str| !text.is_empty() && text.len() <= LONGEST;
     (fits(uid) && fits(plugin) && fits(name)).then(|| Place {
         uid: uid.to_owned(),

@@ -1,6 +1,6 @@
 //! Volumes of pods: those of claims under the kubelet's names, and all of them under our own.
 
-use crate::expose::families::{Put, family};
+use crate::expose::families::{Put, family, some};
 use crate::expose::family::Kind::Gauge;
 use crate::expose::family::Profile::{Dashboards, Kubelet};
 use crate::expose::family::{Family, Profile};
@@ -95,8 +95,37 @@ pub const VOLUME: &[Family<Volume>] = &[
     }),
 ];
 
+const WALK: &str = "the walk over emptyDirs";
+
 /// Families of all volumes together, sorted by name.
 pub const VOLUMES: &[Family<Volumes>] = &[
+    family(
+        Gauge,
+        Kubelet,
+        "kata_pulse_emptydir_walk_duration_seconds",
+        &[],
+        "How long the last walk over emptyDirs took.",
+        WALK,
+        |volumes: &Volumes, put| some(put, volumes.walk.map(|walk| walk.took)),
+    ),
+    family(
+        Gauge,
+        Kubelet,
+        "kata_pulse_emptydir_walk_entries",
+        &[],
+        "Files and directories that the last walk over emptyDirs looked at.",
+        WALK,
+        |volumes, put| some(put, volumes.walk.map(|walk| walk.entries)),
+    ),
+    family(
+        Gauge,
+        Kubelet,
+        "kata_pulse_emptydir_walk_incomplete",
+        &[],
+        "EmptyDirs that the last walk could not finish or did not come to: their figures are older, or missing.",
+        WALK,
+        |volumes, put| some(put, volumes.walk.map(|walk| walk.incomplete)),
+    ),
     family(
         Gauge,
         Kubelet,
@@ -104,7 +133,7 @@ pub const VOLUMES: &[Family<Volumes>] = &[
         &["state"],
         "Volumes of pods by what could be learnt of them.",
         "`/proc/1/mountinfo`, Kata's list of direct-assigned volumes",
-        |volumes: &Volumes, put| {
+        |volumes, put| {
             for state in VolumeState::NAMES {
                 let count = match state {
                     "left_out" => volumes.left_out,

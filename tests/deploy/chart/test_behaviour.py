@@ -61,6 +61,8 @@ def test_the_container_is_root_without_capabilities_on_a_read_only_root():
         ({}, None),
         ({"kata": {"processIo": True}}, ["SYS_PTRACE"]),
         ({"fd": {"enabled": True}}, ["DAC_READ_SEARCH", "SYS_PTRACE"]),
+        ({"volume": {"enabled": True}}, None),
+        ({"emptydir": {"enabled": True}}, ["DAC_READ_SEARCH"]),
         ({"fd": {"enabled": True}, "kata": {"processIo": True}}, ["DAC_READ_SEARCH", "SYS_PTRACE"]),
     ],
 )
@@ -250,6 +252,9 @@ def test_volumes_bring_their_mounts_and_claims_their_right():
         {"apiGroups": [""], "resources": ["persistentvolumes"], "verbs": ["get"]}
     ]
     assert one(objects, "NetworkPolicy")["spec"]["egress"], "the API server can be reached"
+    walked = render.render({"collectors": {"emptydir": {"enabled": True}}})
+    assert mounts(walked).keys() - mounts(render.render()).keys() == {"/var/lib/kubelet/pods"}
+    assert arguments(walked)["kubelet-dir"] == "/host/var/lib/kubelet"
     assert "needs collectors.volume.enabled" in refused({"collectors": {"volume": {"claims": True}}})
 
 
