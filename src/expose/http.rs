@@ -78,7 +78,9 @@ pub struct Routes {
 impl Routes {
     /// Routes over a source.
     pub fn new(source: Arc<dyn SnapshotSource>, pages: Arc<Pages>, telemetry: Arc<Telemetry>, web: Arc<Web>) -> Self {
-        Self { source, pages, telemetry, web, in_flight: InFlight::default(), rates: Arc::default() }
+        let bodies = Arc::clone(&pages);
+        let in_flight = InFlight::new(move || bodies.forget());
+        Self { source, pages, telemetry, web, in_flight, rates: Arc::default() }
     }
 }
 

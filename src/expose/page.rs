@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use actix_web::web::{self, Bytes};
-use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
+use futures_util::future::{BoxFuture, FutureExt, Shared};
 
 use crate::expose::family::Profile;
 use crate::expose::text::{Format, Text};
@@ -42,11 +42,11 @@ pub struct BrokeDown;
 
 type Encoding = BoxFuture<'static, Result<Bytes, BrokeDown>>;
 
-/// What is being encoded.
+/// What is being encoded, or was for somebody who is still being answered.
 #[derive(Debug, Default)]
 struct UnderWay {
     of: Weak<Snapshot>,
-    bodies: HashMap<Key, WeakShared<Encoding>>,
+    bodies: HashMap<Key, Shared<Encoding>>,
 }
 
 impl Pages {
@@ -59,6 +59,12 @@ impl Pages {
     /// Changes the profile of bodies to come.
     pub fn set_profile(&self, profile: Profile) {
         *self.profile.write().unwrap_or_else(PoisonError::into_inner) = profile;
+        self.forget();
+    }
+
+    /// Lets go of bodies. While others wait for the same collection they are kept: a worker that comes to it last finds
+    /// what the first has long encoded.
+    pub fn forget(&self) {
         *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = UnderWay::default();
     }
 
@@ -75,11 +81,8 @@ impl Pages {
         if !std::ptr::eq(under_way.of.as_ptr(), Arc::as_ptr(snapshot)) {
             *under_way = UnderWay { of: Arc::downgrade(snapshot), bodies: HashMap::new() };
         }
-        under_way.bodies.get(&key).and_then(WeakShared::upgrade).unwrap_or_else(|| {
-            let shared = self.encoding(snapshot, key.clone()).shared();
-            under_way.bodies.extend(shared.downgrade().map(|weak| (key, weak)));
-            shared
-        })
+        let body = under_way.bodies.entry(key);
+        body.or_insert_with_key(|key| self.encoding(snapshot, key.clone()).shared()).clone()
     }
 
     /// A large body takes tens of milliseconds, and a worker has other connections to serve.
@@ -113,7 +116,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_asks_at_the_same_time_shares_a_body_that_nobody_keeps() {
+    async fn who_waits_for_the_same_shares_a_body_that_nobody_keeps() {
         let pages = Arc::new(Pages::new(Profile::All, Arc::new(Telemetry::new().unwrap())));
         let snapshot = Arc::new(Snapshot::default());
         let key = |gzip| Key { view: View::All, format: Format::Prometheus, gzip };
@@ -123,6 +126,10 @@ mod tests {
         assert!(std::ptr::eq(one.as_ptr(), other.as_ptr()) && one.len() > 1000);
         assert!(packed.starts_with(&[0x1f, 0x8b]));
         drop(other);
+        let late = ask(false).await.unwrap();
+        assert!(std::ptr::eq(one.as_ptr(), late.as_ptr()), "who comes late has the same one");
+        drop(late);
+        pages.forget();
         assert!(one.is_unique(), "somebody keeps the body");
         let later = ask(false).await.unwrap();
         assert!(!std::ptr::eq(one.as_ptr(), later.as_ptr()));

@@ -11,12 +11,17 @@ const MAX_OF_CLIENT: usize = 40;
 const MAX_IN_ALL: usize = 160;
 
 /// Requests being answered, by the client's address.
-#[derive(Debug, Default)]
 pub(super) struct InFlight {
     by_client: Mutex<HashMap<Option<IpAddr>, usize>>,
+    when_none: Box<dyn Fn() + Send + Sync>,
 }
 
 impl InFlight {
+    /// None yet. `when_none` is called whenever the last one has been answered.
+    pub(super) fn new(when_none: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { by_client: Mutex::default(), when_none: Box::new(when_none) }
+    }
+
     /// Takes a place until it is dropped. `None`: there are too many, and this one does not insist.
     pub(super) fn enter(&self, client: Option<IpAddr>, insists: bool) -> Option<Place<'_>> {
         let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,11 +40,15 @@ impl InFlight {
             *theirs -= 1;
         }
         by_client.retain(|_, theirs| *theirs > 0);
+        let none = by_client.is_empty();
+        drop(by_client);
+        if none {
+            (self.when_none)();
+        }
     }
 }
 
 /// A request's place, given back also when the client went away while it was answered.
-#[derive(Debug)]
 pub(super) struct Place<'a> {
     all: &'a InFlight,
     client: Option<IpAddr>,
@@ -53,6 +62,9 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn client(number: u8) -> Option<IpAddr> {
@@ -61,7 +73,7 @@ mod tests {
 
     #[test]
     fn one_client_does_not_take_anothers_place() {
-        let all = InFlight::default();
+        let all = InFlight::new(|| {});
         let greedy: Vec<_> = (0..MAX_OF_CLIENT).map(|_| all.enter(client(1), false).unwrap()).collect();
         assert!(all.enter(client(1), false).is_none());
         assert!(all.enter(client(2), false).is_some());
@@ -73,11 +85,27 @@ mod tests {
 
     #[test]
     fn all_clients_together_have_a_limit() {
-        let all = InFlight::default();
+        let all = InFlight::new(|| {});
         let places: Vec<_> =
             (0..MAX_IN_ALL).map(|at| all.enter(client(u8::try_from(at / 30).unwrap()), false).unwrap()).collect();
         assert!(all.enter(client(99), false).is_none());
         drop(places);
         assert!(all.enter(client(99), false).is_some());
+    }
+
+    #[test]
+    fn that_nobody_is_left_is_said_once() {
+        let said = Arc::new(AtomicUsize::new(0));
+        let all = InFlight::new({
+            let said = Arc::clone(&said);
+            move || {
+                said.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let (one, other) = (all.enter(client(1), false), all.enter(client(2), false));
+        drop(one);
+        assert_eq!(said.load(Ordering::Relaxed), 0);
+        drop(other);
+        assert_eq!(said.load(Ordering::Relaxed), 1);
     }
 }
