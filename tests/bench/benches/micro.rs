@@ -27,7 +27,9 @@ use kata_pulse::expose::text::{Format, Text};
 use kata_pulse::expose::walk::{View, walk};
 use kata_pulse::model::inventory::KataRuntime;
 use kata_pulse::model::snapshot::{Snapshot, SnapshotSource};
-use kata_pulse::protos::{self, agent::StatsContainerResponse};
+use kata_pulse::protos::agent::StatsContainerResponse;
+use kata_pulse::protos::task::StatsResponse;
+use kata_pulse::protos::{self};
 use kata_pulse::telemetry::Telemetry;
 use kata_pulse_simulator::kata::ReplayedNode;
 use kata_pulse_simulator::recorded::{Capture, RecordedNode};
@@ -85,7 +87,8 @@ fn parsers(criterion: &mut Criterion) {
         stats::of_agent(&response.cgroup_stats.unwrap_or_default())
     });
     parse(criterion, "shim Stats", &fixture("task-stats-rs-writer.pb"), |input| {
-        stats::of_task(&protos::decode(input).unwrap(), KataRuntime::Rs).unwrap()
+        let response: StatsResponse = protos::decode(input).unwrap();
+        stats::of_task(&response.stats.unwrap_or_default(), KataRuntime::Rs).unwrap()
     });
     parse(criterion, "vm.info", &fixture("ch-vm.info.json.gz"), |input| parse_info(input).unwrap());
     parse(criterion, "vm.counters", &fixture("ch-vm.counters.json"), |input| parse_counters(input).unwrap());
