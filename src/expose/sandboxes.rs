@@ -101,3 +101,41 @@ pub fn escape(text: &str) -> String {
         out
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::identity::PodUid;
+    use crate::model::inventory::SandboxState;
+
+    fn sandbox(id: &str, runtime: Runtime) -> Arc<Sandbox> {
+        Arc::new(Sandbox {
+            id: SandboxId::from(id),
+            pod_name: "db".to_owned(),
+            namespace: "shop".to_owned(),
+            uid: PodUid::from("u"),
+            runtime,
+            runtime_handler: String::new(),
+            kata: None,
+            state: SandboxState::Ready,
+            created_at: None,
+            host_network: false,
+            containers: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn what_is_there_now_is_listed_with_what_was_learnt_of_it() {
+        let (gone, stayed, came) =
+            (sandbox("a", Runtime::Runc), sandbox("b", Runtime::Runc), sandbox("c", Runtime::Kata));
+        let report = |sandbox| SandboxReport { sandbox, up: Some(true), last_error: String::new(), kata: None };
+        let snapshot = Snapshot { sandboxes: vec![report(gone), report(Arc::clone(&stayed))], ..Snapshot::default() };
+        let now = Inventory { sandboxes: vec![stayed, came], ..Inventory::default() };
+        let listed = |runtime| serde_json::to_value(entries(&snapshot, &now, runtime)).unwrap();
+        let all = listed(None);
+        assert_eq!(all.as_array().map(Vec::len), Some(2));
+        assert_eq!((&all[0]["sandbox_id"], &all[0]["sources"]["cgroup"]), (&"b".into(), &"up".into()));
+        assert_eq!((&all[1]["sandbox_id"], &all[1]["sources"]), (&"c".into(), &serde_json::json!({})));
+        assert_eq!(listed(Some(Runtime::Kata))[0]["sandbox_id"], "c");
+    }
+}
