@@ -56,12 +56,16 @@ pub fn families() -> Vec<(&'static Meta, Carries)> {
     all.extend(OOM.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(SANDBOX.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(KATA.iter().map(|family| (&family.meta, Carries::Nothing)));
-    all.extend(CLAIM.iter().map(|family| (&family.meta, Carries::Nothing)));
-    all.extend(VOLUME.iter().map(|family| (&family.meta, Carries::Nothing)));
-    all.extend(VOLUMES.iter().map(|family| (&family.meta, Carries::Nothing)));
+    all.extend(volume_families().map(|meta| (meta, Carries::Nothing)));
     all.extend(AGENT.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(HOST.iter().map(|family| (&family.meta, Carries::Nothing)));
     all
+}
+
+/// Those of them that tell of volumes.
+pub fn volume_families() -> impl Iterator<Item = &'static Meta> {
+    let of_volume = CLAIM.iter().chain(VOLUME).map(|family| &family.meta);
+    of_volume.chain(VOLUMES.iter().map(|family| &family.meta))
 }
 
 /// Every family of `/metrics/resource`, in the order it is served. They have names in common with those of

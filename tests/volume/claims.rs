@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use kata_pulse::expose::catalog::volume_families;
+use kata_pulse::expose::family;
 use serde_json::json;
 
 use crate::PATIENCE;
@@ -10,15 +12,19 @@ use crate::kubelet::{Df, Kubelet};
 use crate::support::agent::Agent;
 use crate::support::api_server::{AGENT_TOKEN, ApiServer, Mood};
 use crate::support::command::kata_pulse;
-use crate::support::exposition::Page;
+use crate::support::exposition::{Kind, Page};
 
 const FAMILIES: [&str; 6] = ["available_bytes", "capacity_bytes", "inodes", "inodes_free", "inodes_used", "used_bytes"];
 
 fn agent(kubelet: &Kubelet, api: &ApiServer) -> Agent {
+    agent_with(kubelet, api, &[])
+}
+
+fn agent_with(kubelet: &Kubelet, api: &ApiServer, more: &[&str]) -> Agent {
     let environment = api.environment();
     let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let account = api.account().display().to_string();
-    kubelet.agent_in(&environment, &["--volume-claims", "--service-account-dir", &account])
+    kubelet.agent_in(&environment, &[&["--volume-claims", "--service-account-dir", &account], more].concat())
 }
 
 fn unnamed(page: &Page) -> f64 {
@@ -40,6 +46,28 @@ fn mounted(kubelet: &mut Kubelet, pod: &str, volume: &str) -> PathBuf {
     let point = kubelet.csi(&pod, volume, "Persistent");
     kubelet.tmpfs(&point, 1024);
     point
+}
+
+#[test]
+fn every_family_of_volumes_comes_with_its_type_and_labels() {
+    let _alone = crate::alone();
+    let api = ApiServer::start();
+    let mut kubelet = Kubelet::start();
+    mounted(&mut kubelet, "db", "pvc-1");
+    binds(&api, "pvc-1", "data-db-0");
+    let agent = agent_with(&kubelet, &api, &["--enable-collectors", "volume,emptydir", "--metrics-profile", "all"]);
+    agent.wait_until("a walk has ended", PATIENCE, || {
+        agent.page("/metrics").family("kata_pulse_emptydir_walk_duration_seconds").is_some()
+    });
+    let page = wait_until_named(&agent);
+    for meta in volume_families() {
+        let family = page.family(meta.name).unwrap_or_else(|| panic!("{} is not served", meta.name));
+        assert_eq!((meta.kind, family.kind), (family::Kind::Gauge, Some(Kind::Gauge)), "{}", meta.name);
+        for sample in &family.samples {
+            let labels: Vec<&str> = sample.labels.keys().map(String::as_str).collect();
+            assert_eq!(labels, meta.labels, "{}", meta.name);
+        }
+    }
 }
 
 #[test]
