@@ -13,7 +13,7 @@ from server import promtool
 
 SHAPES = {path.name.removesuffix("-values.yaml"): path for path in sorted((chart.CHART / "ci").glob("*-values.yaml"))}
 # Their scrapes need secrets of a cluster, or they have no monitor.
-NOT_SCRAPED_PLAINLY = {"default", "tls-client-certificates", "tls-kubernetes-auth", "tls-self-signed-basic-auth"}
+NOT_SCRAPED_PLAINLY = {"default", "metrics-server", "tls-client-certificates", "tls-kubernetes-auth", "tls-self-signed-basic-auth"}
 
 
 def jobs(values: dict[str, Any]) -> list[dict[str, Any]]:
