@@ -242,7 +242,10 @@ fn read(stream: &mut impl Read, kept: &mut Vec<u8>) -> Option<Question> {
 
 fn answer(state: &State, question: &Question) -> (u16, Value) {
     if let Some(volume) = question.path.strip_prefix("/api/v1/persistentvolumes/") {
-        let absent = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404 });
+        // Longer than what comes with the head.
+        let message = "no such volume ".repeat(20_000);
+        let absent =
+            json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": 404 });
         return state.volumes.get(volume).map_or((404, absent), |volume| (200, volume.clone()));
     }
     (201, review(state, question))

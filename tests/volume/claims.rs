@@ -71,6 +71,20 @@ fn every_family_of_volumes_comes_with_its_type_and_labels() {
 }
 
 #[test]
+fn a_volume_that_the_api_server_does_not_know_holds_up_no_other() {
+    let _alone = crate::alone();
+    let api = ApiServer::start();
+    let mut kubelet = Kubelet::start();
+    mounted(&mut kubelet, "cache", "pvc-0");
+    mounted(&mut kubelet, "db", "pvc-1");
+    binds(&api, "pvc-1", "data-db-0");
+    let agent = agent(&kubelet, &api);
+    let page = wait_until_named(&agent);
+    assert_eq!(page.matching("kubelet_volume_stats_used_bytes", &[]).len(), 1);
+    assert!(agent.log().iter().all(|line| !line.contains("claims of volumes are not known")), "nothing was in vain");
+}
+
+#[test]
 fn claims_have_the_kubelets_families() {
     let _alone = crate::alone();
     let api = ApiServer::start();

@@ -155,7 +155,11 @@ async fn ask_one(api: &Api, connection: &mut Option<Connection>, wanted: &Wanted
     match in_time(open.get(path.clone())).await {
         Ok(answer) => persistent_volume::claim(&answer, volume, namespace, source)
             .map_err(|persistent_volume::Nonsense| ApiError::Nonsense(path.into())),
-        Err(ApiError::Status { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+        Err(ApiError::Status { status: StatusCode::NOT_FOUND, .. }) => {
+            // What it says beside the status was not read, and must not be in the way of the next question.
+            *connection = None;
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
