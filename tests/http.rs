@@ -115,20 +115,21 @@ fn formats_follow_accept() {
 fn bodies_are_compressed_when_asked_and_only_then() {
     let host = Host::v2();
     let agent = quiet_agent(&host);
-    for path in ["/metrics/cadvisor", "/metrics/resource"] {
-        is_compressed_when_asked(&agent, path);
+    // The smaller page repeats itself less.
+    for (path, times) in [("/metrics/cadvisor", 4), ("/metrics/resource", 2)] {
+        is_compressed_when_asked(&agent, path, times);
     }
 }
 
-/// For pages on which nothing moves while a collection is kept.
+/// So many times at least; for pages on which nothing moves while a collection is kept.
 #[track_caller]
-fn is_compressed_when_asked(agent: &Agent, path: &str) {
+fn is_compressed_when_asked(agent: &Agent, path: &str, times: usize) {
     let plain = exchange(agent, "GET", path, &[]);
     for accept in ["gzip", "GZIP", "x-gzip", "gzip;q=0.5, *;q=0", "br, zstd;q=0.9, gzip;q=0.8", "gzip, identity"] {
         let answer = exchange(agent, "GET", path, &[("Accept-Encoding", accept)]);
         assert_eq!(inflated(&answer), plain.text(), "{accept}");
         assert_eq!(answer.header("content-type"), TEXT);
-        assert!(answer.body.len() < plain.body.len() / 2, "{} of {} bytes", answer.body.len(), plain.body.len());
+        assert!(answer.body.len() < plain.body.len() / times, "{} of {} bytes", answer.body.len(), plain.body.len());
     }
     for accept in ["", "identity", "br", "*", "gzip;q=0", "gzip;q=0.0, br", "identity, gzip;q=0.5", "gzip;q=x"] {
         let answer = exchange(agent, "GET", path, &[("Accept-Encoding", accept)]);
