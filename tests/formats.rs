@@ -6,7 +6,6 @@ use std::ffi::OsString;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use k8s_cri::v1;
 use kata_pulse::expose::catalog::{Carries, families, volume_families};
 use kata_pulse::expose::family::{self, Profile};
 use kata_pulse::model::identity;
@@ -90,15 +89,7 @@ fn v2_node() -> NamedNode {
     std::fs::create_dir(host.path("proc/4712/fd")).expect("make a directory");
     symlink("/dev/null", host.path("proc/4712/fd/0")).expect("make a link");
     symlink("socket:[14008]", host.path("proc/4712/fd/3")).expect("make a link");
-    node.runtime.node().set_usage(app.id(), std::time::Duration::from_secs(3), 1 << 20);
-    node.runtime.node().update_container(app.id(), |entry| {
-        let stats = entry.stats.as_mut().expect("usage was set");
-        stats.writable_layer = Some(v1::FilesystemUsage {
-            used_bytes: Some(v1::UInt64Value { value: 123_456 }),
-            fs_id: Some(v1::FilesystemIdentifier { mountpoint: "/var/lib/containerd".into() }),
-            ..Default::default()
-        });
-    });
+    node.set_writable_layer(&app, 123_456);
     machine(host);
     node
 }

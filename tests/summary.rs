@@ -6,10 +6,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::Path;
-use std::time::Duration;
 
 use flate2::read::GzDecoder;
-use k8s_cri::v1;
 use kata_pulse_simulator::cri::Pod;
 use kata_pulse_simulator::kata::{Fault, Hypervisor, KataNode, ReplayedNode, Runtime, SandboxPlan};
 use kata_pulse_simulator::recorded::{Capture, RecordedNode};
@@ -88,15 +86,7 @@ fn named_node() -> NamedNode {
     node.run(&web, 41, &[&app]);
     node.host.v2_process(&format!("{}/{}", web.cgroup(), app.id()), 42, &[]);
     node.host.v2_cgroup("kubepods");
-    node.runtime.node().set_usage(app.id(), Duration::from_secs(3), 1 << 20);
-    node.runtime.node().update_container(app.id(), |entry| {
-        let stats = entry.stats.as_mut().expect("usage was set");
-        stats.writable_layer = Some(v1::FilesystemUsage {
-            used_bytes: Some(v1::UInt64Value { value: 123_456 }),
-            fs_id: Some(v1::FilesystemIdentifier { mountpoint: "/var/lib/containerd".into() }),
-            ..Default::default()
-        });
-    });
+    node.set_writable_layer(&app, 123_456);
     node
 }
 

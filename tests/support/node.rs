@@ -1,7 +1,9 @@
 //! A made-up cgroup v2 node with a container runtime that names its pods.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
+use k8s_cri::v1;
 use kata_pulse_simulator::cri::{Container, CriServer, Node, Pod};
 
 use super::host::Host;
@@ -36,6 +38,20 @@ impl NamedNode {
         let sandbox = format!("{cgroup}/{}", pod.id());
         self.host.v2_cgroup(&sandbox);
         self.host.v2_process(&sandbox, pid, &[("lo", 1), ("eth0", u64::from(pid) * 1000)]);
+    }
+
+    /// Gives a container CPU time and memory by the runtime's word, and a writable layer of this size.
+    pub fn set_writable_layer(&self, container: &Container, used: u64) {
+        let node = self.runtime.node();
+        node.set_usage(container.id(), Duration::from_secs(3), 1 << 20);
+        node.update_container(container.id(), |entry| {
+            let stats = entry.stats.as_mut().expect("usage was set");
+            stats.writable_layer = Some(v1::FilesystemUsage {
+                used_bytes: Some(v1::UInt64Value { value: used }),
+                fs_id: Some(v1::FilesystemIdentifier { mountpoint: "/var/lib/containerd".into() }),
+                ..Default::default()
+            });
+        });
     }
 
     /// The flags that make the agent read this node; it finds the runtime at a well-known place.
