@@ -1,7 +1,7 @@
 //! Bodies, encoded and compressed once for all who ask for them at the same time.
 //!
-//! None is kept after that: it is the largest piece of memory the agent has, would lie there until the next scrape, and
-//! the metrics about the agent itself would stand still in it.
+//! None is kept once nobody is being answered: it is the largest piece of memory the agent has, would lie there until the
+//! next scrape, and the metrics about the agent itself would stand still in it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -90,7 +90,7 @@ pub enum VolumeState {
     Silent,
     /// This process does not see it.
     Unseen,
-    /// It is a block device that a Kata guest has mounted by itself.
+    /// It is in a Kata guest: a block device that the guest has mounted by itself, or an `emptyDir`.
     InGuest,
 }
 

@@ -52,7 +52,8 @@ pub enum Form {
         /// The name, as in `/proc/partitions`.
         device: String,
     },
-    /// A device that a guest mounts, which would be at this path below the directory of pods if the node did.
+    /// In a guest: a device that it mounts, or an `emptyDir`. On the node it would be at this path below the directory of
+    /// pods.
     InGuest {
         /// The path.
         below: PathBuf,
