@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ring::digest::{Context, SHA256};
 use rustls::ServerConfig;
 
-use super::file::{self, WebFile};
+use super::file::{self, WebFile, shortened};
 use super::password::Users;
 use super::rate::Bucket;
 use super::tls::{self, Material};
@@ -137,6 +137,10 @@ fn read_material(file: &WebFile, config: &Path) -> Result<Material, PolicyError>
         match (inline.is_empty(), path.as_os_str().is_empty()) {
             (false, false) => Err(content(config, format!("tls_server_config: both {key} and {file_key}"))),
             (false, true) => Ok(Some(inline.as_bytes().to_vec())),
+            (true, false) if is_pem(path) => Err(content(
+                config,
+                format!("tls_server_config.{file_key}: this is PEM and no path; it belongs to {key}"),
+            )),
             (true, false) => read_file(file_key, &directory.join(path)).map(Some),
             (true, true) => Ok(None),
         }
@@ -154,6 +158,11 @@ fn read_material(file: &WebFile, config: &Path) -> Result<Material, PolicyError>
         return Err(content(config, "tls_server_config: neither cert nor cert_file"));
     }
     Ok(Material { cert: Vec::new(), key: Vec::new(), client_ca: None })
+}
+
+/// Whether somebody has put a certificate or a key where its path belongs. It must not get into an error as a path does.
+fn is_pem(path: &Path) -> bool {
+    path.to_string_lossy().contains("-----BEGIN")
 }
 
 impl Texts {
@@ -194,7 +203,7 @@ impl Texts {
 fn header(name: &str, value: &str) -> Result<Option<(&'static str, String)>, String> {
     let Some((name, values)) = HEADERS.iter().find(|(known, _)| *known == name) else {
         let known = HEADERS.map(|(known, _)| known).join(", ");
-        return Err(format!("{name:?} cannot be set, only {known}"));
+        return Err(format!("{:?} cannot be set, only {known}", shortened(name)));
     };
     if !values.is_empty() && !values.contains(&value) {
         return Err(format!("{name}: must be {}", values.join(" or ")));
@@ -238,6 +247,7 @@ mod tests {
         for (text, problem) in [
             ("Set-Cookie: a", "\"Set-Cookie\" cannot be set, only Content-Security-Policy, "),
             ("x-frame-options: deny", "\"x-frame-options\" cannot be set"),
+            (&format!("{}: deny", "A1b2".repeat(30)), "\"A1b2A1b2...\" cannot be set"),
             ("X-Frame-Options: ALLOW", "X-Frame-Options: must be deny or sameorigin"),
             ("X-Content-Type-Options: ''", "X-Content-Type-Options: must be nosniff"),
             ("X-XSS-Protection: \"1\\r\\nSet-Cookie: a\"", "X-XSS-Protection: only printable ASCII can be sent"),
@@ -255,6 +265,10 @@ mod tests {
         for (text, problem) in [
             ("cert_file: a", "cert_file a: No such file"),
             ("key: x", "web configuration web.yaml: tls_server_config: neither cert nor cert_file"),
+            (
+                "{cert: x, key_file: \"-----BEGIN PRIVATE KEY-----\\nCANARY\"}",
+                "web configuration web.yaml: tls_server_config.key_file: this is PEM and no path; it belongs to key",
+            ),
             ("cert: x", "web configuration web.yaml: tls_server_config: neither key nor key_file"),
             ("min_version: TLS13", "web configuration web.yaml: tls_server_config: neither cert nor cert_file"),
             ("client_auth_type: RequireAnyClientCert", "web configuration web.yaml: tls_server_config: neither cert"),
@@ -264,7 +278,7 @@ mod tests {
             ),
         ] {
             let error = policy(&format!("tls_server_config:\n  {text}\n")).unwrap_err();
-            assert!(error.starts_with(problem), "{text}: {error}");
+            assert!(error.starts_with(problem) && !error.contains("CANARY"), "{text}: {error}");
         }
         assert!(policy("tls_server_config: {}\n").unwrap().tls.is_none());
     }

@@ -10,7 +10,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{NamedGroup, RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use super::client_cert;
-use super::file::{TlsSection, Version};
+use super::file::{TlsSection, Version, shortened};
 
 /// HTTP/1.1 only: one connection carries one request at a time, so the bounds on connections and requests hold.
 const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
@@ -134,13 +134,13 @@ fn suite(name: &str) -> Result<SupportedCipherSuite, String> {
         return Ok(*suite);
     }
     if name.starts_with("TLS_") && NOT_OFFERED.iter().any(|part| name.contains(part)) {
-        return Err(format!("cipher_suites: {name:?} is too weak to be offered"));
+        return Err(format!("cipher_suites: {:?} is too weak to be offered", shortened(name)));
     }
     let known: Vec<String> = ALL_CIPHER_SUITES
         .iter()
         .filter_map(|suite| Some(suite.suite().as_str()?.replacen("TLS13_", "TLS_", 1)))
         .collect();
-    Err(format!("cipher_suites: no {name:?}, there are {}", known.join(", ")))
+    Err(format!("cipher_suites: no {:?}, there are {}", shortened(name), known.join(", ")))
 }
 
 fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, String> {
@@ -149,7 +149,10 @@ fn curve(name: &str) -> Result<&'static dyn SupportedKxGroup, String> {
         "CurveP256" => NamedGroup::secp256r1,
         "CurveP384" => NamedGroup::secp384r1,
         "CurveP521" => return Err("curve_preferences: CurveP521 is not offered".to_owned()),
-        _ => return Err(format!("curve_preferences: no {name:?}, there are X25519, CurveP256, CurveP384")),
+        _ => {
+            let name = shortened(name);
+            return Err(format!("curve_preferences: no {name:?}, there are X25519, CurveP256, CurveP384"));
+        }
     };
     ALL_KX_GROUPS
         .iter()
@@ -228,8 +231,11 @@ mod tests {
         assert!(
             suite("TLS_FUTURE").starts_with("cipher_suites: no \"TLS_FUTURE\", there are TLS_AES_256_GCM_SHA384, ")
         );
+        let secret = "A1b2".repeat(30);
+        assert!(suite(&secret).starts_with("cipher_suites: no \"A1b2A1b2...\", there are "));
         let curve = |name: &str| with(|section| section.curve_preferences = vec![name.to_owned()]).unwrap_err();
         assert_eq!(curve("CurveP521"), "curve_preferences: CurveP521 is not offered");
+        assert!(curve(&secret).starts_with("curve_preferences: no \"A1b2A1b2...\", there are "));
         assert_eq!(curve("P256"), "curve_preferences: no \"P256\", there are X25519, CurveP256, CurveP384");
         let version = |min, max| with(|s| (s.min_version, s.max_version) = (min, max));
         let old = "TLS 1.0 and 1.1 are not offered, TLS12 is the oldest";

@@ -324,6 +324,7 @@ def web_config() -> Iterator[bytes]:
     yield f"basic_auth_users:\n  alice: {secret}\nrate_limit:\n  interval: 1m30s\n  burst: 5\n".encode()
     yield b"tls_server_config:\n  cert_file: tls.crt\n  key_file: tls.key\n  min_version: TLS13\n  client_auth_type: NoClientCert\n"
     yield b"http_server_config:\n  http2: false\n  headers:\n    X-Frame-Options: deny\n    X-Content-Type-Options: nosniff\n"
+    yield f"http_server_config:\n  headers:\n    {secret}: deny\n".encode()
     yield b"tls_server_config:\n  cert: |\n    -----BEGIN CERTIFICATE-----\n  key: |\n    x\n  cipher_suites: [TLS_AES_128_GCM_SHA256]\n"
     yield b"1.5h"
     yield b"90s"
