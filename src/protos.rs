@@ -69,13 +69,13 @@ mod tests {
     /// Field 1 opens a group, in which field 1 claims 127 bytes that are not there.
     const LYING_GROUP: [u8; 3] = [0x0b, 0x0a, 0x7f];
 
-    /// The map `stats`: an entry that claims 100 bytes, in which field 3 claims 90; neither is there.
-    const LYING_MAP_ENTRY: [u8; 4] = [0x32, 100, 0x1a, 90];
+    /// `stats`: an entry that claims 100 bytes, in which field 3 claims 90; neither is there.
+    const LYING_ENTRY: [u8; 4] = [0x32, 100, 0x1a, 90];
 
     #[test]
     fn lengths_beyond_the_end_are_errors() {
         assert!(decode::<agent::Metrics>(&LYING_GROUP).is_err());
-        assert!(decode::<agent::MemoryStats>(&LYING_MAP_ENTRY).is_err());
+        assert!(decode::<agent::MemoryStats>(&LYING_ENTRY).is_err());
         assert!(bytes_field(&LYING_GROUP, 1).is_err());
         assert!(bytes_field(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f], 1).is_err());
         assert!(bytes_field(&[0x0f], 1).is_err(), "wire type 7 does not exist");

@@ -7,6 +7,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use memchr::memchr3;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
 use crate::expose::family::{Meta, unit_suffix};
@@ -234,7 +235,7 @@ impl Text {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"=\"");
         let value = bounded(value);
-        if value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n')) {
+        if memchr3(b'\\', b'"', b'\n', value.as_bytes()).is_some() {
             self.scratch.clear();
             escape_label_value(value, &mut self.scratch);
             self.out.extend_from_slice(self.scratch.as_bytes());

@@ -8,7 +8,9 @@ mod number;
 
 use std::collections::BTreeMap;
 
-pub use line::{Labels, Malformed, Quoted, Sample, each_label, find};
+use memchr::memchr;
+
+pub use line::{Labels, Malformed, Quoted, Sample, each_label};
 pub use number::{integer, measure};
 
 /// A line longer than this is skipped. The longest real ones carry a mount point: well below 1 KiB.
@@ -70,13 +72,13 @@ impl Lines {
     /// Reads the next piece. `take` gets every line that is neither blank nor a comment, without blanks around it.
     pub fn feed(&mut self, mut piece: &[u8], mut take: impl FnMut(&[u8], &mut Report) -> Result<(), Malformed>) {
         if self.overlong || !self.carry.is_empty() {
-            let Some(end) = find(b'\n', piece) else { return self.keep(piece) };
+            let Some(end) = memchr(b'\n', piece) else { return self.keep(piece) };
             self.keep(&piece[..end]);
             self.end_kept_line(&mut take);
             piece = &piece[end + 1..];
         }
         while self.lines < MAX_LINES {
-            let Some(end) = find(b'\n', piece) else { return self.keep(piece) };
+            let Some(end) = memchr(b'\n', piece) else { return self.keep(piece) };
             self.whole_line(&piece[..end], &mut take);
             piece = &piece[end + 1..];
         }

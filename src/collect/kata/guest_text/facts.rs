@@ -72,7 +72,10 @@ impl Facts {
         let end = family.iter().position(|byte| matches!(byte, b'{' | b' ' | b'\t')).unwrap_or(family.len());
         let (family, rest) = family.split_at(end);
         let Some(family) = Family::named(family) else { return Ok(()) };
-        if std::str::from_utf8(rest).is_err() {
+        if matches!(family, Family::VmStat) && is_unread_counter(rest) {
+            return Ok(());
+        }
+        if !rest.is_ascii() && std::str::from_utf8(rest).is_err() {
             return Err(Malformed);
         }
         let Sample { labels, value } = Sample::parse(rest)?;
@@ -255,6 +258,12 @@ impl Facts {
             agent_scrapes: self.agent_scrapes,
         }
     }
+}
+
+/// Every fourth line is a counter of the guest's memory management that is not read, and as good as of another family.
+fn is_unread_counter(rest: &[u8]) -> bool {
+    let item = rest.strip_prefix(br#"{item=""#);
+    item.is_some_and(|item| ![&b"pgfault"[..], b"pgmajfault", b"oom_kill"].iter().any(|read| item.starts_with(read)))
 }
 
 /// A line of a family nobody asked for is fine as long as it begins like one.

@@ -305,6 +305,16 @@ fn names_that_only_begin_like_known_ones_are_strangers() {
 }
 
 #[test]
+fn counters_that_are_not_read_are_not_looked_at() {
+    let Parsed { guest, report } = parse(
+        "kata_guest_vm_stat{item=\"nr_dirty\"} what\nkata_guest_vm_stat{item=\"pgfault\"} 3\n\
+         kata_guest_vm_stat{item=\"pgfault_x\"} 4\nkata_guest_vm_stat{item=\"oom_kill\"} what\n",
+    );
+    assert_eq!((guest.page_faults, guest.oom_kills), (Some(3), None));
+    assert_eq!(report, Report { samples: 4, malformed: 1, ..Report::default() });
+}
+
+#[test]
 fn a_text_without_the_agents_part_says_so() {
     let text = String::from_utf8(go_shim()).unwrap();
     let only_shim: String = text

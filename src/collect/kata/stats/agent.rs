@@ -1,13 +1,11 @@
 //! The kata-agent's own message.
 
-use std::collections::HashMap;
-
 use crate::collect::kata::stats::{
     Guest, HugePages, IoEntry, cfs, cpu, devices, filled, huge_pages, spec, swap, tasks,
 };
 use crate::model::units::{Bytes, Seconds};
 use crate::model::usage::{Cpu, DeviceIo, Memory, Usage};
-use crate::protos::agent::{BlkioStats, BlkioStatsEntry, CgroupStats, CpuStats, MemoryStats};
+use crate::protos::agent::{BlkioStats, BlkioStatsEntry, CgroupStats, CpuStats, MemoryStat, MemoryStats};
 
 /// What the parts of kernel memory are called where the kernel gives no sum of them (before 5.18).
 const KERNEL_PARTS: [&str; 5] = ["kernel_stack", "slab", "pagetables", "percpu", "vmalloc"];
@@ -38,10 +36,10 @@ pub fn of_agent(stats: &CgroupStats) -> Usage {
 
 /// `anon` and `file` are keys of v2 only, `total_…` of v1 only.
 fn guest(memory: &MemoryStats) -> Guest {
-    let keys = &memory.stats;
-    if keys.contains_key("anon") || keys.contains_key("file") {
+    let any = |is: fn(&str) -> bool| memory.stats.iter().any(|stat| is(&stat.key));
+    if any(|key| matches!(key, "anon" | "file")) {
         Guest::V2
-    } else if memory.use_hierarchy || keys.keys().any(|key| key.starts_with("total_")) {
+    } else if memory.use_hierarchy || any(|key| key.starts_with("total_")) {
         Guest::V1
     } else {
         Guest::Unknown
@@ -117,11 +115,12 @@ fn memory_of(guest: Guest, stats: &MemoryStats) -> Option<Memory> {
 }
 
 /// `memory.stat` as the guest's kernel wrote it.
-struct Keys<'a>(&'a HashMap<String, u64>);
+struct Keys<'a>(&'a [MemoryStat]);
 
 impl Keys<'_> {
+    /// Of a key that is there twice the last counts, as in any map on this wire.
     fn count(&self, key: &str) -> Option<u64> {
-        self.0.get(key).copied()
+        self.0.iter().rev().find(|stat| stat.key == key).map(|stat| stat.value)
     }
 
     fn bytes(&self, key: &str) -> Option<Bytes> {
@@ -173,7 +172,9 @@ mod tests {
         let memory = stats.memory_stats.mut_or_insert_default();
         memory.usage = Some(MemoryData { usage: 1000, ..Default::default() }).into();
         memory.swap_usage = Some(MemoryData::default()).into();
-        memory.stats = keys.iter().map(|(key, value)| ((*key).to_owned(), *value)).collect();
+        let stat =
+            |(key, value): &(&str, u64)| MemoryStat { key: (*key).to_owned(), value: *value, ..Default::default() };
+        memory.stats = keys.iter().map(stat).collect();
         stats
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kata_pulse::collect::cgroup::parse;
-use kata_pulse::collect::kata::exposition::{find, integer, measure};
+use kata_pulse::collect::kata::exposition::{integer, measure};
 use kata_pulse::collect::kata::guest_text::{MAX_DEVICES, Parser};
 use kata_pulse::collect::kata::passthrough::{MAX_SAMPLES, Reading};
 use kata_pulse::expose::number::{write, write_float};
@@ -87,9 +87,6 @@ fn page_of(passed: &Passthrough, prefixes: &[String]) -> Page {
 /// The text of a number, and eight bytes as one.
 pub fn numbers(input: &[u8]) {
     assert_eq!(parse::number(input), number(input));
-    for byte in [b'\n', 0, 0x80] {
-        assert_eq!(find(byte, input), input.iter().position(|found| *found == byte));
-    }
     let float = std::str::from_utf8(input).ok().and_then(|text| text.parse::<f64>().ok());
     if let Some(count) = integer(input) {
         // Both are the nearest float to the same number.

@@ -1,14 +1,12 @@
 //! What `StatsContainer` says of one container: filled by the guest's cgroup version, with its gaps.
 
-use std::collections::HashMap;
-
 use protobuf::{MessageField, SpecialFields};
 
 use crate::kata::kind::GuestCgroup;
 use crate::kata::truth::{BlockIoTruth, ContainerTruth, CpuTruth, MemoryTruth};
 use crate::kata::wire::agent::{
-    BlkioStats, BlkioStatsEntry, CgroupStats, CpuStats, CpuUsage, HugetlbStats, MemoryData, MemoryStats, PidsStats,
-    StatsContainerResponse, ThrottlingData,
+    BlkioStats, BlkioStatsEntry, CgroupStats, CpuStats, CpuUsage, HugetlbStats, MemoryData, MemoryStat, MemoryStats,
+    PidsStats, StatsContainerResponse, ThrottlingData,
 };
 
 /// `percpu_usage` of `CpuUsage`: told by guests, asked for by nobody, and therefore not in the proto file.
@@ -97,7 +95,7 @@ fn memory_v2(memory: &MemoryTruth) -> MemoryStats {
         usage: data(memory.usage(), memory.peak, 0, memory.limit.unwrap_or(NO_LIMIT_V2)),
         swap_usage: data(memory.swap, 0, 0, 0),
         kernel_usage: data(0, 0, 0, NO_LIMIT_V2),
-        stats: map(v2_keys(memory)),
+        stats: v2_keys(memory).into_iter().map(memory_stat).collect(),
         ..Default::default()
     }
 }
@@ -111,7 +109,7 @@ fn memory_v1(memory: &MemoryTruth) -> MemoryStats {
         swap_usage: data(memory.usage() + memory.swap, memory.peak + memory.swap, 0, NO_LIMIT_V1),
         kernel_usage: data(memory.kernel(), memory.kernel(), 0, NO_LIMIT_V1),
         use_hierarchy: true,
-        stats: map(v1_keys(memory)),
+        stats: v1_keys(memory).into_iter().map(memory_stat).collect(),
         ..Default::default()
     }
 }
@@ -198,8 +196,9 @@ pub(super) fn v1_keys(memory: &MemoryTruth) -> Vec<(String, u64)> {
     both.chain(limits).collect()
 }
 
-fn map(keys: Vec<(String, u64)>) -> HashMap<String, u64> {
-    keys.into_iter().collect()
+/// An entry of the agent's map.
+pub(super) fn memory_stat((key, value): (String, u64)) -> MemoryStat {
+    MemoryStat { key, value, ..Default::default() }
 }
 
 /// One list for bytes and operations, and every value 0: the parser looks for `:` where v2 has `=`.
@@ -242,7 +241,7 @@ fn spoil(stats: &mut CgroupStats) {
     if let Some(usage) = memory.usage.as_mut() {
         usage.usage /= 1024;
     }
-    for value in memory.stats.values_mut() {
-        *value /= 1024;
+    for stat in &mut memory.stats {
+        stat.value /= 1024;
     }
 }

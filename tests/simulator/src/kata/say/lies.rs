@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
+use crate::kata::say::agent_stats::memory_stat;
 use crate::kata::wire::agent::{BlkioStatsEntry, HugetlbStats, StatsContainerResponse};
 
 /// What a ttrpc response can carry at most, less the room for its envelope.
@@ -97,7 +98,7 @@ impl Lie {
             Self::HostileLabels => {
                 let values = || hostile_values().filter(|value| value.len() < 1024);
                 let memory = stats.memory_stats.mut_or_insert_default();
-                memory.stats.extend(values().map(|value| (value, 1)));
+                memory.stats.extend(values().map(|value| memory_stat((value, 1))));
                 stats.hugetlb_stats.extend(values().map(|value| (value, HugetlbStats::default())));
                 let blkio = stats.blkio_stats.mut_or_insert_default();
                 let entries = values().map(|op| BlkioStatsEntry { op, value: 1, ..Default::default() });
@@ -115,7 +116,7 @@ impl Lie {
             }
             Self::ManySeries(count) => {
                 let memory = stats.memory_stats.mut_or_insert_default();
-                memory.stats.extend((0..count.min(MAP_LIMIT)).map(|number| (format!("key_{number}"), 1)));
+                memory.stats.extend((0..count.min(MAP_LIMIT)).map(|number| memory_stat((format!("key_{number}"), 1))));
             }
             Self::HugeNumbers => {
                 let cpu = stats.cpu_stats.mut_or_insert_default().cpu_usage.mut_or_insert_default();
@@ -124,7 +125,7 @@ impl Lie {
                 cpu.usage_in_kernelmode = u64::MAX;
                 let memory = stats.memory_stats.mut_or_insert_default();
                 memory.usage.mut_or_insert_default().usage = u64::MAX;
-                memory.stats.values_mut().for_each(|value| *value = u64::MAX);
+                memory.stats.iter_mut().for_each(|stat| stat.value = u64::MAX);
                 stats.pids_stats.mut_or_insert_default().current = u64::MAX;
             }
             Self::HostileFamilies | Self::ManyFamilies(_) | Self::OddNumbers | Self::Backwards => {}

@@ -41,7 +41,7 @@ fn encoded(message: &impl protobuf::Message) -> Vec<u8> {
 
 /// A key of the agent's map; 0 where the guest's kernel does not have it.
 fn key(stats: &CgroupStats, name: &str) -> u64 {
-    stats.memory_stats.stats.get(name).copied().unwrap_or_default()
+    stats.memory_stats.stats.iter().find(|stat| stat.key == name).map_or(0, |stat| stat.value)
 }
 
 /// The keys are v2's whatever the guest has; user and system time are exchanged; of the block devices the last wins.
