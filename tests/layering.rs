@@ -27,7 +27,7 @@ const RULE: &[(&str, &[&str])] = &[
     ("unix_http", &["unix_socket"]),
     ("collect", &["cri", "kubernetes", "model", "open_fds", "protos", "telemetry", "transport", "unix_http"]),
     ("web", &["kubernetes", "telemetry"]),
-    ("expose", &["cri", "model", "telemetry", "web"]),
+    ("expose", &["cri", "heap", "model", "telemetry", "web"]),
     // Names what the others take as options, but none that is above it.
     ("config", &["collect", "cri", "discover", "expose", "kubernetes", "log", "model", "web"]),
     (

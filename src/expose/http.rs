@@ -34,6 +34,7 @@ use crate::expose::rates::Rates;
 use crate::expose::sandboxes;
 use crate::expose::text::Format;
 use crate::expose::walk::View;
+use crate::heap::Trimmer;
 use crate::model::identity::SandboxId;
 use crate::model::inventory::{Inventory, Runtime};
 use crate::model::snapshot::{Snapshot, SnapshotSource};
@@ -79,7 +80,11 @@ impl Routes {
     /// Routes over a source.
     pub fn new(source: Arc<dyn SnapshotSource>, pages: Arc<Pages>, telemetry: Arc<Telemetry>, web: Arc<Web>) -> Self {
         let bodies = Arc::clone(&pages);
-        let in_flight = InFlight::new(move || bodies.forget());
+        let trimmer = Trimmer::default();
+        let in_flight = InFlight::new(move || {
+            bodies.forget();
+            trimmer.memory_became_free();
+        });
         Self { source, pages, telemetry, web, in_flight, rates: Arc::default() }
     }
 }
