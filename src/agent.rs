@@ -280,6 +280,7 @@ impl Agent {
             wanted: wanted(config),
             layers: Arc::clone(&layers),
             oom: Arc::clone(&oom),
+            process_groups: catalog::serves_any(config.metrics_profile, &["kata_pulse_top_process_"]),
             volume: volume::Options { kubelet: config.kubelet_dir.clone(), run_dir: config.run_dir.clone(), claims },
         });
         log_collectors(&config.enabled_collectors());

@@ -43,6 +43,7 @@ fn a_containerd_node_is_told_as_it_is() -> Result<()> {
     work_is_seen(&agent, &residents);
     pages_keep_to_their_subject(&agent, &residents);
     sandboxes_are_listed(&agent, &residents);
+    processes_are_their_containers(&node, &residents)?;
 
     kills_are_counted_over_restarts(&agent, &node)?;
     a_kill_in_a_container_that_lives_on_counts_once(&agent, &node)?;
@@ -240,6 +241,40 @@ fn sandboxes_are_listed(agent: &Agent, residents: &[Resident<'_>]) {
         let exited = exited.iter().map(|container| (container.id(), container.name(), "exited"));
         assert_eq!(told, running.chain(exited).collect(), "containers of {}", pod.name());
     }
+}
+
+/// The process that spins is busy, and it is its container's; so is every pause container its pod's.
+fn processes_are_their_containers(node: &Node, residents: &[Resident<'_>]) -> Result<()> {
+    let socket = node.socket().display().to_string();
+    let flags = ["--enable-collectors", "top", "--metrics-profile", "all", "--max-age-secs", "0"];
+    let agent = Agent::start([&["--runtime-endpoint", &socket], &flags[..]].concat());
+    let busy = find(residents, "busy");
+    let procs = busy.running[0].cgroup().read("pids", "cgroup.procs")?;
+    let spin: u64 = procs.trim().parse().context("one process spins")?;
+    let labels = [("comm", "sh"), ("container", "spin"), ("namespace", "batch"), ("pod", "busy")];
+    let family = "kata_pulse_top_process_cpu_seconds_total";
+    let spun = || agent.page("/metrics").lookup(family, &labels);
+    wait_until("it is among the busiest", || spun().is_some())?;
+    let first = spun().context("it is told of")?;
+    wait_until("it has spun on", || spun().is_some_and(|seconds| seconds > first + 0.1))?;
+
+    let answer: Value = serde_json::from_str(agent.get("/processes?top=100").text()).context("JSON")?;
+    let listed = answer["by_cpu"].as_array().context("an array")?;
+    let entry = listed.iter().find(|entry| entry["pid"] == spin).context("the one that spins")?;
+    for (key, value) in [("comm", "sh"), ("namespace", "batch"), ("pod", "busy"), ("container", "spin")] {
+        assert_eq!(entry[key], value, "{key} of {entry}");
+    }
+    assert_eq!((&entry["sandbox_id"], &entry["runtime"]), (&busy.pod.id().into(), &"runc".into()));
+    // Its quota is a twentieth of a core.
+    let cores = entry["cpu_cores"].as_f64().context("a number")?;
+    assert!((0.01..0.15).contains(&cores), "{entry}");
+
+    let one = agent.page(&format!("/metrics?sandbox={}", busy.pod.id()));
+    let told: BTreeSet<&str> = one.matching(family, &[]).iter().filter_map(|sample| sample.label("comm")).collect();
+    assert!(told.contains("sh"), "{told:?}");
+    assert!(one.matching(family, &[]).iter().all(|sample| sample.has(&[("pod", "busy")])), "others' processes");
+    agent.stop(0);
+    Ok(())
 }
 
 /// Each kill counts once, whatever becomes of the container that it hit.

@@ -24,7 +24,7 @@ use support::trees::Trees;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=underscores";
 
 /// Collected once and kept, so that both formats say the same moment, with everything on.
-const FLAGS: [&str; 6] = ["--max-age-secs", "3600", "--metrics-profile", "all", "--enable-collectors", "fd"];
+const FLAGS: [&str; 6] = ["--max-age-secs", "3600", "--metrics-profile", "all", "--enable-collectors", "fd,top"];
 
 /// What the agent counts about itself moves from one scrape to the next.
 const MOVING: [&str; 5] = [
@@ -79,6 +79,8 @@ fn v2_node() -> NamedNode {
     node.runtime.node().add_pod(&Pod::new("shop", "isolated").handler("kata-clh"));
     let cgroup = row_of(&web, app.id());
     host.v2_process(&cgroup, 4712, &[]);
+    host.write("proc/4712/stat", "4712 (nginx) S 1 1 1 0 -1 0 0 0 0 0 150 50 0 0 20 0 3 0 40000 9000 700 0\n");
+    host.write("proc/4712/cgroup", &format!("0::{cgroup}\n"));
     host.write(
         &format!("sys/fs/cgroup{cgroup}/io.stat"),
         "259:0 rbytes=4096 wbytes=8192 rios=1 wios=2 dbytes=0 dios=0 cost.usage=1000 cost.wait=2000 cost.indebt=3000 cost.indelay=4000\n",
@@ -266,7 +268,7 @@ fn a_profile_has_the_families_that_its_table_says_and_no_others() {
     let everything = served(&start(node.flags()), "/metrics");
     for profile in [Profile::Dashboards, Profile::Kubelet, Profile::All] {
         let mut flags = node.flags();
-        flags.extend(["--metrics-profile", profile.as_str(), "--enable-collectors", "fd"].map(Into::into));
+        flags.extend(["--metrics-profile", profile.as_str(), "--enable-collectors", "fd,top"].map(Into::into));
         let agent = Agent::start(flags);
         let of_profile: BTreeSet<&str> =
             families().iter().filter(|(meta, _)| meta.profile <= profile).map(|(meta, _)| meta.name).collect();

@@ -27,13 +27,14 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
 /// Every path there is.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 10] = [
     "/",
     "/metrics",
     "/metrics/cadvisor",
     "/metrics/resource",
     "/stats/summary",
     "/sandboxes",
+    "/processes",
     "/livez",
     "/readyz",
     "/healthz",
@@ -44,9 +45,9 @@ const PROMETHEUS_2: &str = "application/openmetrics-text;version=1.0.0,applicati
 const PROMETHEUS_3: &str = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
 
-/// An agent that keeps its first collection, over a node without pods.
+/// An agent that keeps its first collection, over a node without pods, and has every path.
 fn quiet_agent(host: &Host) -> Agent {
-    start(host.flags(), &["--max-age-secs", "3600"])
+    start(host.flags(), &["--max-age-secs", "3600", "--enable-collectors", "top"])
 }
 
 /// An agent that collects for every scrape.

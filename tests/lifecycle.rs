@@ -494,7 +494,8 @@ fn collectors_are_listed_with_their_state() {
             machine.clone(),
             row(["node", "off", "off"]),
             row(["volume", "off", "off"]),
-            row(["emptydir", "off", "off"])
+            row(["emptydir", "off", "off"]),
+            row(["top", "off", "off"])
         ]
     );
     assert_eq!(
@@ -509,7 +510,8 @@ fn collectors_are_listed_with_their_state() {
             machine,
             row(["node", "off", "off"]),
             row(["volume", "off", "off"]),
-            row(["emptydir", "off", "off"])
+            row(["emptydir", "off", "off"]),
+            row(["top", "off", "off"])
         ]
     );
 }
@@ -528,7 +530,7 @@ fn check_config_prints_what_is_in_force() {
         "listen-address:\n- 127.0.0.1:8090\nruntime-endpoint: auto\nmetrics-interval-secs: 0.0\nmax-age-secs: 1.0\n\
          sync-interval-secs: 5.0\nlog-level: info\nlog-format: logfmt\nhost-root: /\nprocfs: /proc\n\
          cgroupfs: /sys/fs/cgroup\nrun-dir: /run\nkubelet-dir: /var/lib/kubelet\nshim-scrape: safe\nscope: all\nenable-collectors:\n- cgroup\n- network\n- process\n\
-         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\n- node\n- volume\n- emptydir\nmetrics-profile: kubelet\ntls-self-signed: false\n\
+         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\n- node\n- volume\n- emptydir\n- top\nmetrics-profile: kubelet\ntls-self-signed: false\n\
          auth-kubernetes: false\nvolume-claims: false\nservice-account-dir: /var/run/secrets/kubernetes.io/serviceaccount\n"
     );
     assert_eq!(outcome.stderr, "");

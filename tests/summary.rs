@@ -34,7 +34,7 @@ const LACKING: &[(&str, &str)] = &[
     (".rootfs.inodes", "The runtime's count of the layer's inodes is not read."),
     (".runtime", "The runtime's images are not measured."),
     (".usageNanoCores", "There from the second answer on: see the clock's tests."),
-    (".volume", "Not part of this answer."),
+    (".volume", "The names of volumes in the pod's specification are not on the node."),
 ];
 
 fn start(mut flags: Vec<OsString>, more: &[&str]) -> Agent {

@@ -222,8 +222,14 @@ mod tests {
         let roots = Roots { host: here.clone(), proc: here.clone(), sys: here.clone(), cgroup: here.clone() };
         let mut machines = Machines::new(Arc::new(roots));
         let mut collect = || {
-            let mut draft =
-                Draft { inventory: Arc::default(), rows: Vec::new(), machine: None, node: None, volumes: None };
+            let mut draft = Draft {
+                inventory: Arc::default(),
+                rows: Vec::new(),
+                machine: None,
+                node: None,
+                volumes: None,
+                top: None,
+            };
             let problem = machines.collect(&mut draft).err().map(|error| error.to_string()).unwrap_or_default();
             let machine = draft.machine.unwrap();
             (machine.memory, machine.cores, problem.rsplit('/').next().unwrap_or_default().to_owned())

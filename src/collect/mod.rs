@@ -17,8 +17,10 @@ mod mounted;
 pub mod network;
 mod node;
 pub mod oom;
+pub mod pid_stat;
 pub mod process;
 mod procs;
+pub mod top;
 pub mod volume;
 pub mod writable_layer;
 
@@ -32,6 +34,7 @@ use crate::model::inventory::{Inventory, Kind, Runtime, Subject};
 use crate::model::machine::Machine;
 use crate::model::node::Node;
 use crate::model::snapshot::{CollectorReport, Row, SandboxReport, Snapshot};
+use crate::model::top::Top;
 use crate::model::units::Seconds;
 use crate::model::usage::Usage;
 use crate::model::volume::Volumes;
@@ -109,6 +112,11 @@ pub const COLLECTORS: &[Description] = &[
         default: false,
         summary: "emptyDirs on the node's disk, by walking them every five minutes: expensive",
     },
+    Description {
+        name: top::NAME,
+        default: false,
+        summary: "the processes that use most memory and CPU time with pod and container, on /processes",
+    },
 ];
 
 /// Facts filled in by collectors, row by row.
@@ -124,6 +132,8 @@ pub struct Draft {
     pub node: Option<Box<Node>>,
     /// Volumes of pods.
     pub volumes: Option<Box<Volumes>>,
+    /// The processes that use most.
+    pub top: Option<Box<Top>>,
 }
 
 /// A row being filled.
@@ -207,6 +217,8 @@ pub struct Options {
     pub oom: Arc<oom::Ledger>,
     /// Where volumes are.
     pub volume: volume::Options,
+    /// Whether families of processes are served.
+    pub process_groups: bool,
 }
 
 /// The collectors of one configuration and what they hold between collections.
@@ -220,7 +232,7 @@ pub struct Collection {
 impl Collection {
     /// Makes the enabled collectors. Nothing is read yet.
     pub fn new(options: Options) -> Self {
-        let Options { roots, budget, enabled, wanted, layers, oom, volume } = options;
+        let Options { roots, budget, enabled, wanted, layers, oom, volume, process_groups } = options;
         tracing::debug!(descriptors = budget.max(), "files held open at most");
         let all: [Box<dyn Collector>; COLLECTORS.len() - 1] = [
             Box::new(cgroup::Cgroups::new(Arc::clone(&roots), wanted, Arc::clone(&budget))),
@@ -232,6 +244,7 @@ impl Collection {
             Box::new(node::Nodes::new(Arc::clone(&roots), Arc::clone(&budget))),
             Box::new(volume::Volumes::new(Arc::clone(&roots), volume.clone())),
             Box::new(volume::emptydir::EmptyDirs::new(&volume.kubelet)),
+            Box::new(top::Tops::new(Arc::clone(&roots), process_groups)),
         ];
         let collectors = all.into_iter().filter(|collector| enabled.contains(&collector.name())).collect();
         Self { collectors, oom, failing: HashMap::new() }
@@ -247,7 +260,7 @@ impl Collection {
         // Before anything is read: cgroups are read first, and how long the others take must not show in the time
         // between two readings of a counter.
         let began = now();
-        let mut draft = Draft { inventory, rows, machine: None, node: None, volumes: None };
+        let mut draft = Draft { inventory, rows, machine: None, node: None, volumes: None, top: None };
         let mut reports = Vec::with_capacity(self.collectors.len());
         for collector in &mut self.collectors {
             let started = Instant::now();
@@ -265,7 +278,7 @@ impl Collection {
     }
 
     fn finish(&self, draft: Draft, collectors: Vec<CollectorReport>, began: Seconds) -> Snapshot {
-        let Draft { inventory, rows, machine, node, volumes } = draft;
+        let Draft { inventory, rows, machine, node, volumes, top } = draft;
         let rows: Vec<Row> = rows
             .into_iter()
             .filter(|row| !row.gone)
@@ -304,6 +317,7 @@ impl Collection {
             machine,
             node,
             volumes,
+            top,
             sandboxes,
             collectors,
         }

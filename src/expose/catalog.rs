@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::expose::families::{
-    AGENT, CLAIM, CONTAINER, Group, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX, VOLUME, VOLUMES,
+    AGENT, CLAIM, CONTAINER, Group, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX, TOP, VOLUME,
+    VOLUMES,
 };
 use crate::expose::family::{Meta, Profile};
 use crate::telemetry::{Described, Telemetry};
@@ -57,6 +58,7 @@ pub fn families() -> Vec<(&'static Meta, Carries)> {
     all.extend(SANDBOX.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(KATA.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(volume_families().map(|meta| (meta, Carries::Nothing)));
+    all.extend(TOP.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(AGENT.iter().map(|family| (&family.meta, Carries::Nothing)));
     all.extend(HOST.iter().map(|family| (&family.meta, Carries::Nothing)));
     all
@@ -96,6 +98,7 @@ pub fn markdown(telemetry: &Telemetry) -> String {
     section(&mut page, "Claims", "kubelet_", "");
     volumes(&mut page);
     section(&mut page, "The agent's own families", "kata_pulse_", "");
+    processes(&mut page);
     own(&mut page, &telemetry.described());
     host(&mut page);
     resource(&mut page);
@@ -133,6 +136,18 @@ fn volumes(page: &mut String) {
          without `--volume-claims`, `kata_pulse_volumes_unnamed` counts the volumes that may have one. Of \
          `kata_pulse_volumes{state}`, `silent` gave an error or no answer, `unseen` is not mounted where the agent sees it, \
          `in_guest` is in a Kata guest ([kata.md](kata.md)) and `left_out` is beyond 2048.\n",
+    );
+}
+
+/// The `top` collector.
+fn processes(page: &mut String) {
+    page.push_str(
+        "\n`kata_pulse_top_process_*` are served with `--enable-collectors top` and `--metrics-profile all`: processes of the \
+         node, those of one name (`comm`) in one container together, the ten groups with most memory and the ten that use \
+         most CPU time at present. A container's processes have 16 names over time, the node's own 256, and `comm=\"other\"` \
+         is all further ones. Shims and virtual machines are their pod's, with a blank `container`; what runs in a guest is \
+         not on the node and not among them. Without the profile `all` there is `/processes` alone, which lists single \
+         processes and keeps command lines to itself.\n",
     );
 }
 
@@ -275,6 +290,7 @@ mod tests {
         assert!(CLAIM.is_sorted_by_key(|family| family.meta.name));
         assert!(VOLUME.is_sorted_by_key(|family| family.meta.name));
         assert!(VOLUMES.is_sorted_by_key(|family| family.meta.name));
+        assert!(TOP.is_sorted_by_key(|family| family.meta.name));
         assert!(AGENT.is_sorted_by_key(|family| family.meta.name));
         assert!(HOST.is_sorted_by_key(|family| family.meta.name));
         assert!(resource_families().is_sorted_by_key(|meta| meta.name));

@@ -8,6 +8,7 @@ mod kata;
 mod landing;
 mod listen;
 mod pieces;
+mod processes;
 mod summary;
 
 use std::borrow::Cow;
@@ -137,6 +138,7 @@ pub fn serve(routes: Routes, listen: Listen<'_>) -> Result<(Server, Bound), List
                     resource(config, "/metrics/kata", web::get().to(kata::metrics), web::head().to(kata::metrics));
                     resource(config, "/stats/summary", web::get().to(summary::page), web::head().to(summary::page));
                     resource(config, "/sandboxes", web::get().to(list_sandboxes), web::head().to(list_sandboxes));
+                    resource(config, "/processes", web::get().to(processes::page), web::head().to(processes::page));
                     health::routes(config);
                 })
                 .default_service(web::to(not_found))

@@ -15,6 +15,7 @@ pub mod number;
 pub mod page;
 pub mod passthrough;
 pub mod pods;
+pub mod processes;
 pub mod rates;
 pub mod resource;
 pub mod sandboxes;

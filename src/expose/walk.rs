@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::expose::families::{
-    AGENT, CLAIM, CONTAINER, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX, VOLUME, VOLUMES,
+    AGENT, CLAIM, CONTAINER, HOST, KATA, NAMED, NODE, OOM, RESOURCE, RESOURCE_ERROR, SANDBOX, TOP, VOLUME, VOLUMES,
 };
 use crate::expose::family::{Family, Meta, Profile};
 use crate::expose::resource;
@@ -98,6 +98,12 @@ pub fn walk(snapshot: &Snapshot, view: &View, profile: Profile, output: &mut imp
     if let Some(volumes) = &snapshot.volumes {
         let of_view: Vec<&Volume> = volumes.all.iter().filter(|volume| of_view(Some(&volume.sandbox))).collect();
         walk_volumes(&of_view, node.map(|_| &**volumes), profile, output);
+    }
+    if let Some(top) = &snapshot.top {
+        for family in in_profile(TOP, profile) {
+            let groups = top.groups.iter().filter(|group| of_view(group.owner.sandbox.as_ref()));
+            table_row(family, groups, |_| Common::default(), output);
+        }
     }
     for family in in_profile(AGENT, profile) {
         table_row(family, node.into_iter(), |_| Common::default(), output);

@@ -11,6 +11,7 @@ pub mod machine;
 pub mod node;
 pub mod passthrough;
 pub mod snapshot;
+pub mod top;
 pub mod units;
 pub mod usage;
 pub mod volume;

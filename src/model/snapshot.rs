@@ -13,6 +13,7 @@ use crate::model::inventory::{Inventory, Sandbox, Subject};
 use crate::model::machine::Machine;
 use crate::model::node::Node;
 use crate::model::passthrough::Passthrough;
+use crate::model::top::Top;
 use crate::model::units::{Bytes, Seconds};
 use crate::model::usage::{Interface, Usage};
 use crate::model::volume::Volumes;
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub node: Option<Box<Node>>,
     /// Volumes of pods; `None` unless the `volume` collector is on.
     pub volumes: Option<Box<Volumes>>,
+    /// The processes that use most; `None` unless the `top` collector is on.
+    pub top: Option<Box<Top>>,
     /// Every sandbox and how its reading went.
     pub sandboxes: Vec<SandboxReport>,
     /// Out-of-memory kills per container name, over all its lives.

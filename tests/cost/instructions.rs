@@ -116,6 +116,7 @@ fn collection(node: &Runc) -> Collection {
         layers: Arc::default(),
         oom: Arc::default(),
         volume: Default::default(),
+        process_groups: false,
     })
 }
 

@@ -199,6 +199,9 @@ def node() -> Iterator[bytes]:
     root = AT + "root/"
     for name in ("proc/1/mountinfo", "proc/1/net/dev", "proc/diskstats", "proc/meminfo", "proc/1/limits"):
         yield b"\x00@" + name.encode() + b"\n" + NODE[root + name][:1500]
+    stat = b" S 1 1 1 0 -1 0 0 0 0 0 150 50 0 0 20 0 3 0 40000 9000 700 0\n"
+    yield b"\x00@proc/77/stat\n77 (containerd-shim)" + stat + b"@proc/77/cgroup\n0::/x\n@proc/77/cmdline\nshim\0-id\0" + b"a" * 64
+    yield b"\x00@proc/77/stat\n77 (a) (b)" + stat + b"@proc/uptime\n5.5 1.0\n"
     v1 = "cgroup-trees/v1/eks-containerd-systemd/"
     text = b"\x01"
     for path, content in sorted(TREES.items()):

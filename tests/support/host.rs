@@ -156,6 +156,7 @@ impl Host {
             ("proc/stat", STAT),
             ("proc/sys/kernel/osrelease", "6.1.0-test\n"),
             ("proc/sys/kernel/random/boot_id", "11111111-2222-4333-8444-555555555555\n"),
+            ("proc/uptime", "1000.00 3900.00\n"),
         ] {
             host.write(path, text);
         }

@@ -107,7 +107,7 @@ usual one. */ -}}
 {{- define "kata-pulse.config" -}}
 {{- $config := dict "log-level" .Values.logLevel "log-format" .Values.logFormat "scope" .Values.scope "shim-scrape" .Values.collectors.shim.scrape }}
 {{- $on := list }}{{ $off := list }}
-{{- range $name := list "cgroup" "emptydir" "fd" "filesystem" "kata" "machine" "network" "node" "process" "volume" }}
+{{- range $name := list "cgroup" "emptydir" "fd" "filesystem" "kata" "machine" "network" "node" "process" "top" "volume" }}
 {{- if (get $.Values.collectors $name).enabled }}{{ $on = append $on $name }}{{ else }}{{ $off = append $off $name }}{{ end }}
 {{- end }}
 {{- $_ := set $config "enable-collectors" $on }}

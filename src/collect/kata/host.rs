@@ -27,7 +27,9 @@ use crate::model::usage::Interface;
 
 use cgroups::{Cgroups, Place, Resolver};
 use process::Component;
-pub use table::{Hints, HypervisorPlace, Identity, Located, ProcessTable};
+pub use table::{
+    Hints, HypervisorPlace, Identity, Located, ProcessTable, command_line, ids_in, is_of_a_sandbox, shortened,
+};
 
 /// Where a process is, and what huge pages it holds, is looked up this often. A process is moved once, after boot.
 const PLACES_INTERVAL: Duration = Duration::from_secs(30);

@@ -7,6 +7,7 @@ mod kata;
 mod node;
 mod resource;
 mod sandbox;
+mod top;
 mod volume;
 
 use crate::expose::family::{Family, Kind, Meta, Profile, Put};
@@ -19,6 +20,7 @@ pub use kata::KATA;
 pub use node::NODE;
 pub use resource::{RESOURCE, RESOURCE_ERROR};
 pub use sandbox::{OOM, SANDBOX};
+pub use top::TOP;
 pub use volume::{CLAIM, VOLUME, VOLUMES};
 
 /// A row of a table, everything positional but the reading, so that tables read as tables.

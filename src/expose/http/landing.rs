@@ -7,7 +7,7 @@ use super::{TEXT, header_text};
 use crate::expose::negotiate;
 
 /// Every path, and what is there.
-const PATHS: [(&str, &str); 10] = [
+const PATHS: [(&str, &str); 11] = [
     ("/metrics", "everything enabled, as Prometheus text or OpenMetrics"),
     ("/metrics?sandbox=ID", "one pod sandbox, by id or a unique prefix of 12 characters"),
     ("/metrics/cadvisor", "only the kubelet's families"),
@@ -15,6 +15,7 @@ const PATHS: [(&str, &str); 10] = [
     ("/metrics/kata", "the Kata shims' own metrics, as kata-monitor serves them; ?sandbox=ID, ?filter_family=PREFIX"),
     ("/stats/summary", "the node, its pods and containers as the kubelet's Summary API; ?only_cpu_and_memory=true"),
     ("/sandboxes", "pod sandboxes as JSON, a table for browsers, or one id per line for text/plain"),
+    ("/processes", "the processes that use most memory and CPU time, with pod and container; ?top=N"),
     ("/livez", "alive"),
     ("/readyz", "ready; ?verbose lists the checks"),
     ("/healthz", "the same as /readyz"),

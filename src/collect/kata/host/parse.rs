@@ -4,52 +4,6 @@ use crate::collect::cgroup::parse::{self, ParseError};
 use crate::model::host_side::HostMemory;
 use crate::model::units::Bytes;
 
-/// What is wanted of `/proc/<pid>/stat`.
-///
-/// ```text
-/// 228 (cloud-hyperviso) S 219 218 0 0 -1 4194560 45626 0 171 0 1949 1271 0 0 20 0 9 0 2887 1243303936 …
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stat<'a> {
-    /// Name, cut to 15 characters for user processes. It may hold any character, parentheses and blanks among them.
-    pub comm: &'a [u8],
-    /// `Z` for a process that has ended and was not waited for.
-    pub state: u8,
-    /// Parent's pid.
-    pub parent: u32,
-    /// `utime` and `stime` of all threads, those that have ended included.
-    pub ticks: u64,
-    /// How many it has.
-    pub threads: u64,
-    /// When it was started, in ticks since boot: with the pid, who it is.
-    pub start: u64,
-}
-
-impl<'a> Stat<'a> {
-    /// Parses the file.
-    pub fn parse(content: &'a [u8]) -> Result<Self, ParseError> {
-        Self::find(content).ok_or(ParseError("stat"))
-    }
-
-    fn find(content: &'a [u8]) -> Option<Self> {
-        let open = content.iter().position(|byte| *byte == b'(')?;
-        let close = content.iter().rposition(|byte| *byte == b')')?;
-        let comm = content.get(open + 1..close)?;
-        let mut fields = content.get(close + 1..)?.split(|byte| byte.is_ascii_whitespace()).filter(|f| !f.is_empty());
-        // Numbered as in proc(5): what follows the name is field 3.
-        let state = *fields.next()?.first()?;
-        let parent = parse::number(fields.next()?)?;
-        let mut fields = fields.skip(14 - 5);
-        let user = parse::number(fields.next()?)?;
-        let system = parse::number(fields.next()?)?;
-        let mut fields = fields.skip(20 - 16);
-        let threads = parse::number(fields.next()?)?;
-        let start = parse::number(fields.nth(1)?)?;
-        let parent = u32::try_from(parent).ok()?;
-        Some(Self { comm, state, parent, ticks: user.checked_add(system)?, threads, start })
-    }
-}
-
 /// What is wanted of `/proc/<pid>/status`: `VmRSS:` and `192908 kB` behind a tab. Processes without memory of their own
 /// have none of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,26 +101,6 @@ pub fn memory_v1(content: &[u8]) -> Result<HostMemory, ParseError> {
 mod tests {
     use super::*;
 
-    const STAT: &[u8] = b"228 (cloud-hyperviso) S 219 218 0 0 -1 4194560 45626 0 171 0 1949 1271 0 0 20 0 9 0 2887 1243303936 48227 18446744073709551615\n";
-
-    #[test]
-    fn stat_fields_are_found_behind_any_name() {
-        let stat = Stat::parse(STAT).unwrap();
-        // 1949 + 1271 = 3220 ticks
-        let expected =
-            Stat { comm: b"cloud-hyperviso", state: b'S', parent: 219, ticks: 3220, threads: 9, start: 2887 };
-        assert_eq!(stat, expected);
-        let odd = b"7 (a) Z 1 (b (c)) R 6 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 5 0 99 0";
-        let stat = Stat::parse(odd).unwrap();
-        assert_eq!(
-            (stat.comm, stat.parent, stat.ticks, stat.threads, stat.start),
-            (&b"a) Z 1 (b (c)"[..], 6, 3, 5, 99)
-        );
-        for bad in [&b""[..], b"1", b"1 (x", b"1 x) S 1", b")(", b"1 (x) S", b"1 (x) S -1 0 0 0", &STAT[..80]] {
-            assert_eq!(Stat::parse(bad), Err(ParseError("stat")), "{bad:?}");
-        }
-    }
-
     #[test]
     fn status_in_kibibytes_and_absent_for_kernel_threads() {
         let status = Status::parse(b"Name:\tx\nVmRSS:\t  192908 kB\nRssAnon:\t    1536 kB\nRssShmem:\t  179704 kB\n");
@@ -210,15 +144,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_give_facts_or_an_error(content in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let _ = (Stat::parse(&content), Status::parse(&content), Io::parse(&content));
+            let _ = (Status::parse(&content), Io::parse(&content));
             let _ = (memory_v1(&content), memory_v2(&content));
-        }
-
-        #[test]
-        fn any_name_is_a_name(comm in "[^\u{0}\n]{0,15}") {
-            let line = format!("7 ({comm}) R 6 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 5 0 99 0\n");
-            let stat = Stat::parse(line.as_bytes()).unwrap();
-            proptest::prop_assert_eq!((stat.comm, stat.start), (comm.as_bytes(), 99));
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::HostReader;
-use super::parse::{Io, Stat, Status};
+use super::parse::{Io, Status};
 use super::table::Identity;
 use crate::collect::held::HeldFile;
+use crate::collect::pid_stat::Stat;
 use crate::model::host_side::ProcessUse;
 use crate::model::units::{Bytes, Seconds};
 use crate::open_fds;
@@ -137,16 +138,16 @@ impl Member {
         let Identity { pid, start } = self.identity;
         let dir: PathBuf = host.proc.join(pid.to_string());
         let stat = host.reader.parse(&mut self.stat, &dir, "stat", |content| {
-            let Stat { state, ticks, threads, start, .. } = Stat::parse(content)?;
-            Ok((state, ticks, threads, start))
+            let stat = Stat::parse(content)?;
+            Ok((stat.has_ended(), stat.ticks, stat.threads, stat.start))
         });
         let stat = match stat {
-            Ok(Some((state, ticks, threads, started))) => {
+            Ok(Some((has_ended, ticks, threads, started))) => {
                 if started != start {
                     return Err(Ended);
                 }
                 self.last.ticks = ticks;
-                if matches!(state, b'Z' | b'X') {
+                if has_ended {
                     return Err(Ended);
                 }
                 Some((ticks, threads))

@@ -12,10 +12,9 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::parse::Stat;
+use crate::collect::pid_stat;
 use crate::model::guest::Hypervisor;
 
 /// A process for good: a pid may be used again, a pid with its start time never is.
@@ -35,7 +34,7 @@ pub struct ProcessTable {
     /// Parent and child, sorted.
     children: Vec<(u32, u32)>,
     /// Pids of shims, VMMs and virtiofsds by the ids on their command lines. Read when first needed.
-    by_id: OnceCell<HashMap<Box<[u8]>, Vec<u32>>>,
+    by_id: OnceCell<HashMap<Box<str>, Vec<u32>>>,
 }
 
 #[derive(Debug)]
@@ -119,22 +118,16 @@ const MAX_CMDLINE_BYTES: usize = 64 << 10;
 const MAX_FORKS: usize = 64;
 
 impl ProcessTable {
-    /// Reads `/proc/<pid>/stat` of every process, about 5 µs each. Processes that end meanwhile are not in it.
+    /// Reads `/proc/<pid>/stat` of every process. Processes that end meanwhile are not in it.
     pub fn scan(proc: &Path) -> io::Result<Self> {
         let mut processes = HashMap::new();
         let mut children = Vec::new();
-        let mut buffer = [0; 1024];
-        for entry in std::fs::read_dir(proc)? {
-            let name = entry?.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-            let Some(length) = read_start(&proc.join(&name).join("stat"), &mut buffer) else { continue };
-            let Ok(stat) = Stat::parse(buffer.get(..length).unwrap_or_default()) else { continue };
-            if matches!(stat.state, b'Z' | b'X') {
-                continue;
+        pid_stat::each(proc, |pid, stat| {
+            if !stat.has_ended() {
+                children.push((stat.parent, pid));
+                processes.insert(pid, Process { start: stat.start, parent: stat.parent, kind: Kind::of(stat.comm) });
             }
-            children.push((stat.parent, pid));
-            processes.insert(pid, Process { start: stat.start, parent: stat.parent, kind: Kind::of(stat.comm) });
-        }
+        })?;
         children.sort_unstable();
         Ok(Self { proc: proc.to_owned(), processes, children, by_id: OnceCell::new() })
     }
@@ -216,7 +209,7 @@ impl ProcessTable {
     /// A process has the sandbox's id on its command line.
     fn mentions(&self, pid: u32, sandbox: &str) -> bool {
         let id = shortened(sandbox).as_bytes();
-        !id.is_empty() && self.cmdline(pid).windows(id.len()).any(|text| text == id)
+        !id.is_empty() && command_line(&self.proc, pid).windows(id.len()).any(|text| text == id)
     }
 
     /// Processes of a kind with the sandbox's id on their command lines.
@@ -224,7 +217,7 @@ impl ProcessTable {
         let by_id = self.by_id.get_or_init(|| self.index());
         let id = shortened(sandbox);
         let found: Vec<u32> = if id.len() == ID_DIGITS && id.bytes().all(is_hex) {
-            by_id.get(id.as_bytes()).cloned().unwrap_or_default()
+            by_id.get(id).cloned().unwrap_or_default()
         } else {
             // No id of a container runtime; only tests and tools name sandboxes so.
             self.processes.keys().copied().filter(|pid| self.is(*pid, kind) && self.mentions(*pid, sandbox)).collect()
@@ -232,12 +225,10 @@ impl ProcessTable {
         found.into_iter().filter(move |pid| self.is(*pid, kind))
     }
 
-    fn index(&self) -> HashMap<Box<[u8]>, Vec<u32>> {
-        let mut by_id: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
+    fn index(&self) -> HashMap<Box<str>, Vec<u32>> {
+        let mut by_id: HashMap<Box<str>, Vec<u32>> = HashMap::new();
         for (pid, _) in self.processes.iter().filter(|(_, process)| process.kind != Kind::Other) {
-            let cmdline = self.cmdline(*pid);
-            for run in cmdline.split(|byte| !is_hex(*byte)) {
-                let Some(id) = run.get(..ID_DIGITS) else { continue };
+            for id in ids_in(&command_line(&self.proc, *pid)) {
                 let pids = by_id.entry(id.into()).or_default();
                 if !pids.contains(pid) {
                     pids.push(*pid);
@@ -248,25 +239,33 @@ impl ProcessTable {
         by_id.values_mut().for_each(|pids| pids.sort_by_key(|pid| self.identity(*pid).map(|identity| identity.start)));
         by_id
     }
+}
 
-    fn cmdline(&self, pid: u32) -> Vec<u8> {
-        use std::io::Read;
-        let mut cmdline = Vec::new();
-        let file = std::fs::File::open(self.proc.join(pid.to_string()).join("cmdline"));
-        let read = file.and_then(|file| file.take(MAX_CMDLINE_BYTES as u64).read_to_end(&mut cmdline));
-        if read.is_ok() { cmdline } else { Vec::new() }
-    }
+/// The beginning of a process's command line, its words apart by NUL; blank when it cannot be read.
+pub fn command_line(proc: &Path, pid: u32) -> Vec<u8> {
+    use std::io::Read;
+    let mut line = Vec::new();
+    let file = std::fs::File::open(proc.join(pid.to_string()).join("cmdline"));
+    let read = file.and_then(|file| file.take(MAX_CMDLINE_BYTES as u64).read_to_end(&mut line));
+    if read.is_ok() { line } else { Vec::new() }
+}
+
+/// The beginnings of all that may be ids of sandboxes in a text, as [`shortened`] gives them.
+pub fn ids_in(text: &[u8]) -> impl Iterator<Item = &str> {
+    let runs = text.split(|byte| !is_hex(*byte));
+    runs.filter_map(|run| std::str::from_utf8(run.get(..ID_DIGITS)?).ok())
+}
+
+/// Whether a process's name is that of a shim, a VMM or virtiofsd.
+pub fn is_of_a_sandbox(comm: &[u8]) -> bool {
+    Kind::of(comm) != Kind::Other
 }
 
 fn is_hex(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-fn shortened(sandbox: &str) -> &str {
+/// As much of a sandbox's id as is compared.
+pub fn shortened(sandbox: &str) -> &str {
     sandbox.get(..ID_DIGITS).unwrap_or(sandbox)
-}
-
-/// Reads as much of a file as fits, which is all of any `stat`.
-fn read_start(path: &Path, buffer: &mut [u8]) -> Option<usize> {
-    std::fs::File::open(path).ok()?.read_at(buffer, 0).ok()
 }

@@ -8,9 +8,10 @@ use kata_pulse::collect::cgroup::parse::{
     self, CpuStatV1, CpuStatV2, CpuacctStat, MemoryEvents, MemoryStatV1, MemoryStatV2, ParseError,
 };
 use kata_pulse::collect::cgroup::v1;
-use kata_pulse::collect::kata::host::parse::{Io, Stat, Status, memory_v1, memory_v2};
+use kata_pulse::collect::kata::host::parse::{Io, Status, memory_v1, memory_v2};
 use kata_pulse::collect::meminfo::Meminfo;
 use kata_pulse::collect::network::net_dev;
+use kata_pulse::collect::pid_stat::Stat;
 use kata_pulse::collect::process::max_open_files;
 use kata_pulse::discover::cgroup_path::{Class, Leaf, below_pod, classify, is_container_id};
 use kata_pulse::model::units::{Bytes, Limit, Seconds};
@@ -223,6 +224,7 @@ fn stat(content: &[u8]) {
     let ours = ours.expect("what procfs reads");
     assert_eq!((ours.parent, ours.ticks, ours.threads), (parent, ticks, threads));
     assert_eq!((ours.comm, ours.start), (theirs.comm.as_bytes(), theirs.starttime));
+    assert_eq!(ours.resident_pages, Some(theirs.rss));
 }
 
 fn status(content: &[u8]) {

@@ -25,7 +25,7 @@ use crate::page;
 const CONTAINER: &str = "kubepods/pod1/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 /// Files of a cgroup v2 node that the input may fill, by the name that it gives.
-const V2: [&str; 26] = [
+const V2: [&str; 30] = [
     "cgroup.procs",
     "cpu.max",
     "cpu.pressure",
@@ -49,6 +49,10 @@ const V2: [&str; 26] = [
     "proc/1/limits",
     "proc/1/mountinfo",
     "proc/1/net/dev",
+    "proc/77/cgroup",
+    "proc/77/cmdline",
+    "proc/77/stat",
+    "proc/uptime",
     "proc/diskstats",
     "proc/meminfo",
     "proc/cpuinfo",
@@ -193,6 +197,7 @@ impl Node {
             },
             layers: Arc::new(WritableLayers::default()),
             oom: Arc::new(Ledger::default()),
+            process_groups: true,
             volume: volume::Options {
                 kubelet: self.host.path("var/lib/kubelet"),
                 run_dir: self.host.path("run"),
