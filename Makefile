@@ -180,7 +180,7 @@ pictures: setup ## Draw docs/pictures anew, from five minutes of the demo node (
 
 # A run of a quarter of an hour that writes docs/performance.md; MODE=short is a look in two minutes and leaves it alone.
 bench: setup-build ## Measure the agent against the floor, and write docs/performance.md (root; MODE=short)
-	@$(call install,$(COST_PACKAGES))
+	@$(call install,$(COST_PACKAGES) prometheus-node-exporter)
 	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-simulator -p kata-pulse-bench
 ifeq ($(MODE),short)
 	$(BENCH) run --short --command "make bench MODE=short" --figures target/bench/short.json

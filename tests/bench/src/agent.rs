@@ -1,6 +1,7 @@
 //! The release binary as a child process: what it says over HTTP, and what the kernel says of it.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+
+/// Its log.
+const LOG: &str = "log";
 
 /// How long anything of the agent may take here: valgrind slows it down fiftyfold.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -22,7 +26,7 @@ pub struct Agent {
     /// What it is asked for as `Accept-Encoding`, `identity` or `gzip`.
     encoding: &'static str,
     /// Where it keeps its log.
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 /// What one scrape took of the client's time, and what came of it.
@@ -37,17 +41,28 @@ pub struct Scrape {
 impl Agent {
     /// Starts the agent, by itself or under a tool that is given with its arguments.
     pub fn start(program: &Path, under: &[String], flags: &[String]) -> anyhow::Result<Self> {
+        let ours = ["--listen-address", "127.0.0.1:0", "--max-age-secs", "0"].map(str::to_owned);
+        let mut agent = Self::run(program, under, &[&ours, flags].concat())?;
+        let log = agent.directory.path().join(LOG);
+        agent.address = until("it listens", || Ok(listening(&log)?))?;
+        Ok(agent)
+    }
+
+    fn run(program: &Path, under: &[String], arguments: &[String]) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let log = directory.path().join("log");
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("leash").args(under).arg(program);
-        command.args(["--listen-address", "127.0.0.1:0", "--max-age-secs", "0"]).args(flags);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        command.arg("leash").args(under).arg(program).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(directory.path().join(LOG))?);
         let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
         let http = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build();
-        let mut agent =
-            Self { child, address: String::new(), http: http.new_agent(), encoding: "identity", _directory: directory };
-        agent.address = until("it listens", || Ok(listening(&log)?))?;
+        Ok(Self { child, address: String::new(), http: http.new_agent(), encoding: "identity", directory })
+    }
+
+    /// Another program that serves metrics, at an address that it is told.
+    pub fn other(program: &Path, flags: &[String], address: SocketAddr) -> anyhow::Result<Self> {
+        let mut agent = Self::run(program, &[], flags)?;
+        agent.address = address.to_string();
+        until("it answers", || Ok(agent.get("/metrics").is_ok().then_some(())))?;
         Ok(agent)
     }
 

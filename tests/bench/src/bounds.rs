@@ -1,6 +1,7 @@
 //! What is promised, and whether it was kept: one row per bound.
 
-use crate::figures::{Figures, Kind, Load, Spread};
+use crate::collectors;
+use crate::figures::{Beside, Figures, Kind, Load, Spread};
 
 /// A bound and what was measured of it.
 #[derive(Debug)]
@@ -88,6 +89,8 @@ const HUNDRED_COMPRESSED: &str = "100 Kata sandboxes, 200 containers, with gzip 
 const THOUSAND: &str = "1 000 Kata sandboxes, 2 000 containers, with gzip as Prometheus asks";
 const THOUSAND_PLAIN: &str = "the same without gzip";
 const RUNC: &str = "100 runc containers";
+const EVERYTHING: &str = "this host, 100 runc containers, all collectors on";
+const HOST: &str = "this host, `node` alone";
 
 /// Every bound there is.
 pub fn rows(figures: &Figures) -> Vec<Row> {
@@ -116,6 +119,16 @@ pub fn rows(figures: &Figures) -> Vec<Row> {
     rows.push(judged(RUNC, "≤ 1.5 × floor", runc, |load| at_most(load.ratio(), 1.5, "× floor")));
     let reopening = |load: &Load| (format!("{:.2} × reopening", load.cpu.p50 / load.anew.cpu.p50), None);
     rows.push(judged(RUNC, "stated against reopening", runc, reopening));
+    let everything = figures.collectors.iter().find(|beside| beside.name == collectors::ALL);
+    rows.push(row(
+        EVERYTHING,
+        "≤ 50 ms CPU per collect + encode",
+        everything.map(|all| at_most(all.cpu.p50, 50.0, "ms")),
+        String::new(),
+    ));
+    let memory = everything.map(|all| at_most(megabytes(all.peak), 25.0, "MB at most"));
+    rows.push(row(EVERYTHING, "RSS ≤ 25 MB", memory, String::new()));
+    rows.push(row(HOST, "CPU stated against node_exporter", beside(&figures.host), String::new()));
     let moment = |spread: &Spread, bound| (spread.count > 0).then(|| slowest(spread, bound));
     rows.push(row("new sandbox", "listed ≤ 200 ms", moment(&figures.visible, 200.0), String::new()));
     rows.push(row("start with 100 sandboxes", "`/readyz` 200 ≤ 300 ms", moment(&figures.ready, 300.0), String::new()));
@@ -133,6 +146,15 @@ fn idle(figures: &Figures, rows: &mut Vec<Row>) {
         (format!("{total} in {:.0} s ({})", idle.seconds, by_thread.join(", ")), None)
     });
     rows.push(row(IDLE, "0 wake-ups that are not CRI sync or timers", sleeps, String::new()));
+}
+
+/// Our collector's CPU as a share of node_exporter's, plain and with gzip.
+fn beside(host: &[Beside]) -> Option<(String, Option<bool>)> {
+    let of = |name: &str| host.iter().find(|beside| beside.name == name)?.mean;
+    let share = |ours: &str, theirs: &str| Some(of(ours)? / of(theirs)?);
+    let [ours, theirs, ours_gzip, theirs_gzip] = collectors::HOST;
+    let (plain, gzip) = (share(ours, theirs)?, share(ours_gzip, theirs_gzip)?);
+    Some((format!("{plain:.2} × node_exporter, {gzip:.2} × with gzip"), None))
 }
 
 fn find(figures: &Figures, kind: Kind, sandboxes: usize) -> Option<&Load> {

@@ -21,6 +21,10 @@ pub struct Figures {
     pub visible: Spread,
     /// Instructions and allocations.
     pub counted: Vec<CountedLoad>,
+    /// Collectors one by one, on this host with 100 containers.
+    pub collectors: Vec<Beside>,
+    /// This host alone, by the `node` collector and by node_exporter.
+    pub host: Vec<Beside>,
     /// Bytes per second, by criterion.
     pub micro: Vec<Micro>,
 }
@@ -147,6 +151,27 @@ pub struct Idle {
     pub sleeps: Vec<(String, u64)>,
     /// Nanoseconds of CPU.
     pub cpu: u64,
+}
+
+/// A program that was scraped in turn with others.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Beside {
+    /// What tells it from the others.
+    pub name: String,
+    /// Samples in a body, where it is text.
+    pub samples: Option<usize>,
+    /// Bytes of a body.
+    pub body: usize,
+    /// Milliseconds of CPU, all threads, of one scrape.
+    pub cpu: Spread,
+    /// The same of all there was, divided by the scrapes; `None` if a thread has ended.
+    pub mean: Option<f64>,
+    /// Milliseconds from the request to the last byte.
+    pub wall: Spread,
+    /// kB resident after the last scrape, and at most.
+    pub resident: u64,
+    /// See above.
+    pub peak: u64,
 }
 
 /// Instructions and allocations of one scrape.

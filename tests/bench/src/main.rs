@@ -17,6 +17,7 @@ mod bounds;
 mod callgrind;
 mod cgroups;
 mod child;
+mod collectors;
 mod figures;
 mod floor;
 mod kata;

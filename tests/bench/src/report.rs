@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::bounds::{self, megabytes};
-use crate::figures::{CountedLoad, Figures, Kind, Load};
+use crate::figures::{Beside, CountedLoad, Figures, Kind, Load};
 
 /// The page, with a place for each table.
 const PAGE: &str = include_str!("performance.md");
@@ -15,6 +15,8 @@ pub fn page(figures: &Figures) -> String {
         ("{{bounds}}", bounds(figures)),
         ("{{kata}}", loads(figures, |kind| kind != Kind::Runc)),
         ("{{runc}}", loads(figures, |kind| kind == Kind::Runc)),
+        ("{{collectors}}", beside(&figures.collectors)),
+        ("{{host}}", beside(&figures.host)),
         ("{{counted}}", counted(figures)),
         ("{{micro}}", micro(figures)),
     ];
@@ -23,7 +25,15 @@ pub fn page(figures: &Figures) -> String {
 
 /// The tables alone.
 pub fn tables(figures: &Figures) -> String {
-    let all = [machine, bounds, |figures: &Figures| loads(figures, |_| true), counted, micro];
+    let all = [
+        machine,
+        bounds,
+        |figures: &Figures| loads(figures, |_| true),
+        |figures: &Figures| beside(&figures.collectors),
+        |figures: &Figures| beside(&figures.host),
+        counted,
+        micro,
+    ];
     all.into_iter().map(|table| table(figures)).collect::<Vec<_>>().join("\n")
 }
 
@@ -115,6 +125,24 @@ fn loads(figures: &Figures, wanted: impl Fn(Kind) -> bool) -> String {
 
 fn kilobytes(bytes: u64) -> String {
     format!("{} kB", (bytes + 500) / 1000)
+}
+
+fn beside(all: &[Beside]) -> String {
+    let heads =
+        ["what", "samples", "bytes", "CPU ms p50, p99", "mean, all it does", "wall ms p50, p99", "RSS MB, peak"];
+    let mut table = Table::new(&heads);
+    for Beside { name, samples, body, cpu, mean, wall, resident, peak } in all {
+        table.row([
+            name,
+            &samples.map_or_else(|| "–".to_owned(), |samples| samples.to_string()),
+            &body.to_string(),
+            &format!("{:.2}, {:.2}", cpu.p50, cpu.p99),
+            &mean.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.2}")),
+            &format!("{:.1}, {:.1}", wall.p50, wall.p99),
+            &format!("{:.1}, {:.1}", megabytes(*resident), megabytes(*peak)),
+        ]);
+    }
+    table.text
 }
 
 fn counted(figures: &Figures) -> String {

@@ -11,19 +11,20 @@ use crate::agent::Agent;
 use crate::callgrind;
 use crate::cgroups::Containers;
 use crate::child::Told;
+use crate::collectors;
 use crate::figures::{CountedLoad, Figures, Floor, Idle, Kind, Load, Spread};
 use crate::floor::{Peer, Task, Took};
 use crate::kata::KataNode;
 use crate::recorded;
 
 /// A cgroup the agent has known for less than this is looked at harder, which is not what a node pays day by day.
-const GROWN_UP: Duration = Duration::from_secs(11);
+pub const GROWN_UP: Duration = Duration::from_secs(11);
 
 /// Between two sandboxes that come: those of a burst are joined in one sync, which is not what is promised.
 const BETWEEN_ARRIVALS: Duration = Duration::from_millis(500);
 
 /// Rounds that are not counted.
-const WARM_UP: usize = 3;
+pub const WARM_UP: usize = 3;
 
 /// Containers of a simulated sandbox, as the bounds say.
 const PER_SANDBOX: usize = 2;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub shims: &'static [(usize, usize)],
     /// The same of containers of this host.
     pub runc: &'static [(usize, usize)],
+    /// Rounds of the collectors, one by one and all together.
+    pub collectors: usize,
     /// How long sandboxes are known before they are measured: for a minute their files are looked at in every collection.
     pub settle: Duration,
     /// How long nobody asks.
@@ -57,6 +60,7 @@ pub const FULL: Plan = Plan {
     compressed: &[(100, 60), (1000, 30)],
     shims: &[(100, 60)],
     runc: &[(10, 100), (100, 60), (500, 30)],
+    collectors: 40,
     settle: Duration::from_secs(61),
     idle: Duration::from_secs(60),
     starts: 21,
@@ -70,6 +74,7 @@ pub const SHORT: Plan = Plan {
     compressed: &[(100, 10)],
     shims: &[(100, 10)],
     runc: &[(10, 20), (100, 20)],
+    collectors: 10,
     settle: Duration::ZERO,
     idle: Duration::from_secs(6),
     starts: 5,
@@ -112,6 +117,8 @@ pub enum Part {
     Moments,
     /// Containers of this host
     Runc,
+    /// Collectors, one by one, and node_exporter
+    Collectors,
     /// Instructions and allocations
     Counted,
 }
@@ -150,6 +157,15 @@ pub fn run(programs: &Programs, plan: &Plan, only: &[Part]) -> anyhow::Result<Fi
         figures.loads.push(real(programs, *count, *rounds)?);
     }
     drop(containers);
+    if wanted(Part::Collectors) {
+        say("collectors, with 100 containers");
+        let mut containers = Containers::new()?;
+        containers.grow(100)?;
+        figures.collectors = collectors::each(&programs.agent, plan.collectors)?;
+        drop(containers);
+        say("the host, beside node_exporter");
+        figures.host = collectors::host(&programs.agent, plan.collectors)?;
+    }
     if wanted(Part::Counted) {
         // Without them the other figures are still worth having; the report shows that there are none.
         figures.counted = counted(programs, plan).unwrap_or_else(|error| {
