@@ -22,7 +22,8 @@ struct Busy(Child);
 
 impl Busy {
     fn start(script: &str) -> Self {
-        let child = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).spawn();
+        // No one writes into its standard input, so it can wait there without a child that would survive it.
+        let child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn();
         Self(child.expect("start a shell"))
     }
 
@@ -55,7 +56,7 @@ fn entry(answer: &Value, list: &str, pid: u32) -> Option<Value> {
 fn who_uses_most_is_first_with_what_the_kernel_says() {
     let spinning = Busy::start("while :; do :; done");
     // The shell holds what it has read in memory, every byte of it.
-    let large = Busy::start("held=$(head -c 150000000 /dev/zero | tr '\\0' x); while :; do sleep 1000; done");
+    let large = Busy::start("held=$(head -c 150000000 /dev/zero | tr '\\0' x); read -r end");
     let agent = Agent::start(FLAGS);
     agent.wait_until("the large one is large", PATIENCE, || large.resident() > 150_000_000);
     let (pid, spinner) = (large.0.id(), spinning.0.id());
@@ -146,7 +147,7 @@ fn nobody_looks_unless_asked_and_families_take_the_profile() {
     let page = all.page("/metrics");
     for family in ["kata_pulse_top_process_cpu_seconds_total", "kata_pulse_top_process_resident_memory_bytes"] {
         let groups = page.matching(family, &[]).len();
-        assert!((5..=20).contains(&groups), "{groups} of {family}");
+        assert!((5..=40).contains(&groups), "{groups} of {family}");
     }
     assert_eq!(all.get("/metrics/cadvisor").text().matches("kata_pulse_top_process").count(), 0);
 }

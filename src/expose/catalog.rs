@@ -144,7 +144,7 @@ fn processes(page: &mut String) {
     page.push_str(
         "\n`kata_pulse_top_process_*` are served with `--enable-collectors top` and `--metrics-profile all`: processes of the \
          node, those of one name (`comm`) in one container together, the ten groups with most memory and the ten that use \
-         most CPU time at present. A container's processes have 16 names over time, the node's own 256, and `comm=\"other\"` \
+         most CPU time at present, and those that were among them while they are among the first twenty. A container's processes have 16 names over time, the node's own 256, and `comm=\"other\"` \
          is all further ones. Shims and virtual machines are their pod's, with a blank `container`; what runs in a guest is \
          not on the node and not among them. Without the profile `all` there is `/processes` alone, which lists single \
          processes and keeps command lines to itself.\n",

@@ -11,6 +11,9 @@ use crate::model::units::{Bytes, Seconds};
 /// How many groups are told by memory, and how many by CPU time.
 pub const TOLD: usize = 10;
 
+/// One that was told the last time is told again while it is among so many: a series with holes has no rate.
+pub const TOLD_AGAIN: usize = 20;
+
 /// Names that processes of one container may have over time. A process gives itself its name, as often as it likes.
 pub const NAMES: usize = 16;
 
@@ -45,6 +48,7 @@ struct Sum {
     resident: u64,
     cores: f64,
     alive: bool,
+    told: bool,
 }
 
 impl Default for Groups {
@@ -59,7 +63,7 @@ impl Groups {
         let comm = self.name(owner, comm);
         let Owner { namespace, pod, container, .. } = &**owner;
         let key = Key { namespace: namespace.clone(), pod: pod.clone(), container: container.clone(), comm };
-        let new = || Sum { owner: Arc::clone(owner), ticks: 0, resident: 0, cores: 0.0, alive: false };
+        let new = || Sum { owner: Arc::clone(owner), ticks: 0, resident: 0, cores: 0.0, alive: false, told: false };
         let sum = self.all.entry(key).or_insert_with(new);
         if !Arc::ptr_eq(&sum.owner, owner) {
             sum.owner = Arc::clone(owner);
@@ -86,15 +90,21 @@ impl Groups {
         let mut all: Vec<(&Key, &mut Sum)> = self.all.iter_mut().collect();
         all.sort_unstable_by(|one, other| one.0.cmp(other.0));
         let mut by_memory: Vec<usize> = (0..all.len()).collect();
-        let mut by_cores = by_memory.clone();
+        // Who does nothing is not among the busiest of a quiet node.
+        let mut by_cores: Vec<usize> = by_memory.iter().copied().filter(|at| all[*at].1.cores > 0.0).collect();
         by_memory.sort_by_key(|at| Reverse(all[*at].1.resident));
         by_cores.sort_by(|one, other| all[*other].1.cores.total_cmp(&all[*one].1.cores));
-        let told: HashSet<usize> = by_memory.into_iter().take(TOLD).chain(by_cores.into_iter().take(TOLD)).collect();
+        let mut told = HashSet::new();
+        for order in [by_memory, by_cores] {
+            let ranks = order.into_iter().take(TOLD_AGAIN).enumerate();
+            told.extend(ranks.filter(|(rank, at)| *rank < TOLD || all[*at].1.told).map(|(_, at)| at));
+        }
         let mut groups = Vec::with_capacity(told.len());
         for (at, (Key { comm, .. }, sum)) in all.into_iter().enumerate() {
             let resident = Bytes(std::mem::take(&mut sum.resident));
             sum.cores = 0.0;
-            if told.contains(&at) {
+            sum.told = told.contains(&at);
+            if sum.told {
                 let (comm, owner) = (Arc::clone(comm), Arc::clone(&sum.owner));
                 groups.push(Group { comm, owner, cpu: Seconds::from_ticks(sum.ticks), resident });
             }

@@ -269,6 +269,25 @@ fn lists_and_groups_have_an_end() {
 }
 
 #[test]
+fn a_group_on_the_edge_keeps_its_series() {
+    let mut node = Node::new();
+    let told = |top: &Top, comm: &str| top.groups.iter().any(|group| &*group.comm == comm);
+    // CPU time orders them the other way round.
+    for pid in 1..=30 {
+        node.process(pid, &format!("p{pid}"), 900, u64::from(pid), 1000 - u64::from(pid), "/");
+    }
+    let top = node.look();
+    assert!(told(&top, "p10") && !told(&top, "p11"));
+    // It falls behind eleven to nineteen, then behind all.
+    node.process(10, "p10", 900, 10, 980, "/");
+    assert!(told(&node.look(), "p10"));
+    node.process(10, "p10", 900, 10, 1, "/");
+    assert!(!told(&node.look(), "p10"));
+    node.process(10, "p10", 900, 10, 980, "/");
+    assert!(!told(&node.look(), "p10"), "it has to be among the first again");
+}
+
+#[test]
 fn two_sandboxes_of_one_pod_are_one_group() {
     let mut node = Node::new();
     let mut inventory = (*inventory()).clone();
