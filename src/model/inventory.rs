@@ -215,8 +215,7 @@ fn as_text<S: Serializer>(id: &impl std::fmt::Display, serializer: S) -> Result<
     serializer.collect_str(id)
 }
 
-/// A time for people.
-#[expect(clippy::ref_option, reason = "the signature serde's serialize_with calls")]
+/// A time for people, for `serialize_with`.
 pub fn as_rfc3339<S: Serializer>(time: &Option<Seconds>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => {
