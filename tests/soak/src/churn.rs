@@ -63,6 +63,10 @@ impl Pods {
             if !stage.pause(next.saturating_duration_since(Instant::now())) {
                 return self;
             }
+            if stage.is_lull() {
+                next = Instant::now();
+                continue;
+            }
             let kata = dice.bool();
             if stage.expect("the node could not be changed", self.replace(stage, kata, &mut dice)).is_none() {
                 return self;

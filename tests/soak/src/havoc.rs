@@ -53,12 +53,18 @@ pub fn sicken(stage: &Stage, patients: &[KataSandbox], liars: &[KataSandbox], mu
     let mut ill: Vec<(Instant, &KataSandbox)> = Vec::new();
     while stage.pause(SICKENING) {
         let now = Instant::now();
+        let lull = stage.is_lull();
         ill.retain(|(until, sandbox)| {
-            if *until < now {
+            let over = lull || *until < now;
+            if over {
                 heal(stage, sandbox);
             }
-            *until >= now
+            !over
         });
+        if lull {
+            liars.iter().for_each(|liar| liar.lie(None));
+            continue;
+        }
         if let Some(liar) = dice.choice(liars) {
             liar.lie(dice.choice(LIES));
             stage.did("lies told");
@@ -102,6 +108,9 @@ pub fn disturb(stage: &Stage, mut dice: fastrand::Rng) {
     loop {
         if !stage.pause(CALM) {
             return;
+        }
+        if stage.is_lull() {
+            continue;
         }
         let told = if dice.bool() { reload(stage, &mut dice) } else { disturb_runtime(stage, &mut dice) };
         stage.expect("the node could not be disturbed", told);

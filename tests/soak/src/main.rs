@@ -197,17 +197,46 @@ fn sample_all(args: &Args, stage: &Stage) -> anyhow::Result<Vec<Sample>> {
     writeln!(table, "{}", samples::COLUMNS)?;
     let length = Duration::from_secs_f64(args.minutes * 60.0);
     let every = (length / 360).clamp(Duration::from_secs(1), Duration::from_secs(5));
+    let rhythm = Rhythm::of(length);
     let mut samples = Vec::new();
-    while stage.begun.elapsed() < length && stage.pause(every) {
+    while stage.begun.elapsed() < length {
+        let (lull, calm) = rhythm.at(stage.begun.elapsed());
+        stage.set_lull(lull);
+        if !stage.pause(if lull { every.min(Duration::from_secs(1)) } else { every }) {
+            break;
+        }
         stage.agent.still_runs()?;
         let mut sample = Sample::of(stage.agent.pid())?;
         sample.at = stage.begun.elapsed().as_secs_f64();
         sample.pods_removed = stage.ledger().churned as f64;
         sample.scrapes = stage.scrapes.load(Ordering::Relaxed) as f64;
+        sample.calm = calm;
         writeln!(table, "{}", sample.row())?;
         samples.push(sample);
     }
+    stage.set_lull(false);
     Ok(samples)
+}
+
+/// How havoc and lulls follow one another. What is held while somebody lies is more than what is held otherwise, and who
+/// lies is chance; what is held in lulls can be compared.
+#[derive(Clone, Copy, Debug)]
+struct Rhythm {
+    period: Duration,
+}
+
+impl Rhythm {
+    /// At least twelve lulls.
+    fn of(length: Duration) -> Self {
+        Self { period: (length / 12).min(Duration::from_secs(150)) }
+    }
+
+    /// Whether there is a lull at this time, and whether it has lasted long enough for all to be well: the last fifth of
+    /// each period, and the last tenth.
+    fn at(self, time: Duration) -> (bool, bool) {
+        let part = (time.as_secs_f64() / self.period.as_secs_f64()).fract();
+        (part >= 0.8, part >= 0.9)
+    }
 }
 
 /// All are well, then all that came have gone: what is told is the truth, and what was held is let go of.

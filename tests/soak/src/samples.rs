@@ -26,11 +26,13 @@ pub struct Sample {
     /// What has happened so far.
     pub pods_removed: f64,
     pub scrapes: f64,
+    /// Nobody was ill or lied, and nobody came or went, for a while.
+    pub calm: bool,
 }
 
 /// The names of the columns, in the order of [`Sample::row`].
 pub const COLUMNS: &str = "seconds,rss_kib,pss_kib,anonymous_kib,threads,descriptors,sockets,cgroup_files,proc_files,\
-                           other_descriptors,cpu_seconds,pods_removed,scrapes";
+                           other_descriptors,cpu_seconds,pods_removed,scrapes,calm";
 
 /// Ticks of a second in /proc: the same on every Linux that anybody has.
 const TICKS: f64 = 100.0;
@@ -68,12 +70,12 @@ impl Sample {
     /// A line of the table.
     pub fn row(&self) -> String {
         let Self { at, rss, pss, anonymous, threads, descriptors, sockets, cgroup_files, .. } = self;
-        let Self { proc_files, others, cpu, pods_removed, scrapes, .. } = self;
+        let Self { proc_files, others, cpu, pods_removed, scrapes, calm, .. } = self;
         let mut row = format!("{at:.1}");
         for value in [rss, pss, anonymous, threads, descriptors, sockets, cgroup_files, proc_files, others] {
             write!(row, ",{value:.0}").ok();
         }
-        write!(row, ",{cpu:.2},{pods_removed:.0},{scrapes:.0}").ok();
+        write!(row, ",{cpu:.2},{pods_removed:.0},{scrapes:.0},{}", u8::from(*calm)).ok();
         row
     }
 }

@@ -21,6 +21,7 @@ pub struct Stage {
     ledger: Mutex<Ledger>,
     breaches: Mutex<BTreeMap<&'static str, (u64, Vec<String>)>>,
     stopping: AtomicBool,
+    lull: AtomicBool,
     pub begun: Instant,
     /// Answers that were checked, and bytes of them.
     pub scrapes: AtomicU64,
@@ -38,6 +39,7 @@ impl Stage {
             ledger: Mutex::new(Ledger::new(patience)),
             breaches: Mutex::default(),
             stopping: AtomicBool::new(false),
+            lull: AtomicBool::new(false),
             begun: Instant::now(),
             scrapes: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -80,6 +82,16 @@ impl Stage {
 
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets everybody who makes something go wrong rest, or go on.
+    pub fn set_lull(&self, lull: bool) {
+        self.lull.store(lull, Ordering::Relaxed);
+    }
+
+    /// Nothing is to go wrong at present, and no pod is to come or go.
+    pub fn is_lull(&self) -> bool {
+        self.lull.load(Ordering::Relaxed)
     }
 
     /// Waits for so long, or until the end: false then.
