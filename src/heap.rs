@@ -26,8 +26,8 @@ pub fn bound() {
     }
 }
 
-/// How long free memory between pieces that are in use is left alone. Looking for it takes the allocator about a
-/// millisecond, and what is given back has to be asked for again by the next scrape.
+/// How long free memory between pieces that are in use is left alone. The allocator goes through the whole heap to find it,
+/// and what is given back has to be asked for again by the next scrape.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Gives back what a scrape needed and nobody uses, wherever in the heap it is: by itself glibc gives back the end alone, and
@@ -38,12 +38,14 @@ pub struct Trimmer {
 }
 
 impl Trimmer {
-    /// To be called when memory has become free. Most of the time it does nothing.
+    /// To be called when memory has become free. Most of the time it does nothing, and it never waits: a thread of its own
+    /// goes through the heap.
     pub fn memory_became_free(&self) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_none_or(|last| last.elapsed() >= INTERVAL) {
-            trim();
             *last = Some(Instant::now());
+            // Without a thread to spare, the next time will do.
+            let _ = std::thread::Builder::new().name("trim".to_owned()).spawn(trim);
         }
     }
 }

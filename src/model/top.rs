@@ -6,6 +6,9 @@ use crate::model::identity::SandboxId;
 use crate::model::inventory::Runtime;
 use crate::model::units::{Bytes, Seconds};
 
+/// How many processes are listed by memory, and how many by CPU time, at most.
+pub const LISTED: usize = 100;
+
 /// The processes that use most.
 #[derive(Clone, Debug, Default)]
 pub struct Top {

@@ -13,6 +13,11 @@ impl Bytes {
         Self(kib.saturating_mul(1024))
     }
 
+    /// From pages of so many bytes, the unit of `/proc/<pid>/stat`.
+    pub fn from_pages(pages: u64, size: u64) -> Self {
+        Self(pages.saturating_mul(size))
+    }
+
     /// From 512-byte sectors, the unit of `/proc/diskstats` whatever the device's own sector size.
     pub fn from_sectors(sectors: u64) -> Self {
         Self(sectors.saturating_mul(512))
@@ -53,6 +58,12 @@ impl Seconds {
     /// From clock ticks of `USER_HZ`, which is 100 on every Linux the agent can meet.
     pub const fn from_ticks(ticks: u64) -> Self {
         Self { mantissa: ticks, scale: 2 }
+    }
+
+    /// The moment so many clock ticks after this one, of which whole seconds count: what `starttime` of `/proc/<pid>/stat`
+    /// is to the time of boot.
+    pub fn plus_ticks(self, ticks: u64) -> Self {
+        Self::from_ticks(self.whole().saturating_mul(100).saturating_add(ticks))
     }
 
     /// The value for the exposition.

@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::model::inventory::Inventory;
@@ -24,12 +25,31 @@ const NAMES_OF_NODE: usize = 256;
 const OTHER: &str = "other";
 
 /// What tells groups apart: their labels. Two sandboxes of one pod, of which one is on its way out, have the same.
-#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug)]
 struct Key {
-    namespace: String,
-    pod: String,
-    container: String,
+    owner: Arc<Owner>,
     comm: Arc<str>,
+}
+
+impl Key {
+    fn labels(&self) -> [&str; 4] {
+        let Owner { namespace, pod, container, .. } = &*self.owner;
+        [namespace, pod, container, &self.comm]
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.labels() == other.labels()
+    }
+}
+
+impl Eq for Key {}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.labels().hash(state);
+    }
 }
 
 /// All groups of the node.
@@ -61,8 +81,7 @@ impl Groups {
     /// Counts a process of this pass, and what it has gained since the last one.
     pub(super) fn add(&mut self, owner: &Arc<Owner>, comm: &Arc<str>, gained: u64, resident: Bytes, cores: f64) {
         let comm = self.name(owner, comm);
-        let Owner { namespace, pod, container, .. } = &**owner;
-        let key = Key { namespace: namespace.clone(), pod: pod.clone(), container: container.clone(), comm };
+        let key = Key { owner: Arc::clone(owner), comm };
         let new = || Sum { owner: Arc::clone(owner), ticks: 0, resident: 0, cores: 0.0, alive: false, told: false };
         let sum = self.all.entry(key).or_insert_with(new);
         if !Arc::ptr_eq(&sum.owner, owner) {
@@ -88,7 +107,7 @@ impl Groups {
     pub(super) fn take(&mut self) -> Vec<Group> {
         self.all.retain(|_, sum| std::mem::take(&mut sum.alive));
         let mut all: Vec<(&Key, &mut Sum)> = self.all.iter_mut().collect();
-        all.sort_unstable_by(|one, other| one.0.cmp(other.0));
+        all.sort_unstable_by(|one, other| one.0.labels().cmp(&other.0.labels()));
         let mut by_memory: Vec<usize> = (0..all.len()).collect();
         // Who does nothing is not among the busiest of a quiet node.
         let mut by_cores: Vec<usize> = by_memory.iter().copied().filter(|at| all[*at].1.cores > 0.0).collect();

@@ -14,16 +14,13 @@ use crate::collect::cgroup::membership::Membership;
 use crate::collect::pid_stat::{self, Stat};
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::inventory::Inventory;
-use crate::model::top::{Cores, Group, Owner, Process, Top};
+use crate::model::top::{Cores, Group, LISTED, Owner, Process, Top};
 use crate::model::units::{Bytes, Seconds};
 use groups::Groups;
 use owners::Owners;
 
 /// Its name in [`crate::collect::COLLECTORS`].
 pub const NAME: &str = "top";
-
-/// How many processes are listed by memory, and how many by CPU time.
-pub const LISTED: usize = 100;
 
 /// Most processes looked at. `kernel.pid_max` of most nodes is below it.
 const MOST: usize = 1 << 16;
@@ -179,10 +176,9 @@ impl Tops {
     }
 
     fn facts(&self, pids: &[u32], told: &mut HashMap<u32, Arc<Process>>) -> Vec<Arc<Process>> {
-        let boot = self.boot.map(Seconds::whole);
         let fact = |pid: &u32| {
             let known = self.known.get(pid)?;
-            Some(Arc::clone(told.entry(*pid).or_insert_with(|| Arc::new(known.fact(*pid, boot)))))
+            Some(Arc::clone(told.entry(*pid).or_insert_with(|| Arc::new(known.fact(*pid, self.boot)))))
         };
         pids.iter().filter_map(fact).collect()
     }
@@ -228,7 +224,7 @@ impl Known {
         self.state = char::from(state);
         self.threads = threads;
         self.ticks = ticks;
-        self.resident = Bytes(resident_pages.unwrap_or(0).saturating_mul(page));
+        self.resident = Bytes::from_pages(resident_pages.unwrap_or(0), page);
         self.alive = true;
     }
 
@@ -241,15 +237,14 @@ impl Known {
         uptime - Seconds::from_ticks(self.start).as_f64()
     }
 
-    fn fact(&self, pid: u32, boot: Option<u64>) -> Process {
+    fn fact(&self, pid: u32, boot: Option<Seconds>) -> Process {
         Process {
             pid,
             parent: self.parent,
             comm: Arc::clone(&self.comm),
             state: self.state,
             threads: self.threads,
-            // Both in hundredths, so that nothing is rounded.
-            started_at: boot.map(|boot| Seconds::from_ticks(boot.saturating_mul(100).saturating_add(self.start))),
+            started_at: boot.map(|boot| boot.plus_ticks(self.start)),
             cpu: Seconds::from_ticks(self.ticks),
             cores: self.cores,
             resident: self.resident,

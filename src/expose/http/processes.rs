@@ -7,12 +7,10 @@ use actix_web::{HttpRequest, HttpResponse};
 use super::{Refusal, Routes, TEXT, header_text, parameters, snapshot};
 use crate::expose::negotiate;
 use crate::expose::processes::{Most, html, plain};
+use crate::model::top::LISTED;
 
 /// Processes listed when nobody says how many.
 const DEFAULT: usize = 10;
-
-/// Most that are listed.
-const MOST: usize = 100;
 
 /// Takes `?top=N`. Which collector it needs is said where that is off.
 pub(super) async fn page(request: HttpRequest, routes: Data<Routes>) -> Result<HttpResponse, Refusal> {
@@ -21,8 +19,8 @@ pub(super) async fn page(request: HttpRequest, routes: Data<Routes>) -> Result<H
         [one] => one
             .parse()
             .ok()
-            .filter(|wanted| (1..=MOST).contains(wanted))
-            .ok_or_else(|| Refusal::bad_request("top: a number from 1 to 100"))?,
+            .filter(|wanted| (1..=LISTED).contains(wanted))
+            .ok_or_else(|| Refusal::bad_request(format!("top: a number from 1 to {LISTED}")))?,
         _ => return Err(Refusal::bad_request("top: given more than once")),
     };
     let snapshot = snapshot(&request, &routes).await?;

@@ -260,7 +260,7 @@ impl Facts {
     }
 }
 
-/// Every fourth line is a counter of the guest's memory management that is not read, and as good as of another family.
+/// Nearly half of a guest's lines are counters of its memory management that are not read, and as good as of another family.
 fn is_unread_counter(rest: &[u8]) -> bool {
     let item = rest.strip_prefix(br#"{item=""#);
     item.is_some_and(|item| ![&b"pgfault"[..], b"pgmajfault", b"oom_kill"].iter().any(|read| item.starts_with(read)))
