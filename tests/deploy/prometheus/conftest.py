@@ -50,14 +50,19 @@ class Scene:
     collections: dict[str, tuple[Page, Page]] = field(default_factory=dict)
     # What two scrapers got of one collection, and a later one.
     pair: tuple[Page, Page, Page] = (set(), set(), set())
-    measured: dict[tuple[str, str, str], list[Measured]] = field(default_factory=dict)
+    measured: dict[tuple[str, str, str, float], list[Measured]] = field(default_factory=dict)
 
-    def series(self, cluster: str, family: str, measure: str) -> list[Measured]:
-        """`measure` of each series of `family`, nothing added up."""
-        asked = cluster, family, measure
+    @property
+    def moments(self) -> list[float]:
+        """The last moments of which everything is stored, one to a scrape, newest first."""
+        return [self.at - number * INTERVAL_SECONDS for number in range(POINTS - 1)]
+
+    def series(self, cluster: str, family: str, measure: str, at: float) -> list[Measured]:
+        """`measure` of each series of `family` at `at`, nothing added up."""
+        asked = cluster, family, measure, at
         if asked not in self.measured:
             expression = measure.replace("$series", f'{family}{{cluster="{cluster}"}}')
-            self.measured[asked] = [Measured(*one) for one in self.prometheus.query(expression, self.at)]
+            self.measured[asked] = [Measured(*one) for one in self.prometheus.query(expression, at)]
         return self.measured[asked]
 
 

@@ -16,7 +16,7 @@ def expected(scene: Scene, cluster: str, query: Query, instances: set[str]) -> d
     totals: dict[Key, float] = {}
     without_host = "without the host's" in query.name
     for family in query.families:
-        for one in scene.series(cluster, family, query.measure):
+        for one in scene.series(cluster, family, query.measure, scene.at):
             pod = one.labels.get("namespace", ""), one.labels.get("pod", "")
             disk = "device" not in one.labels or one.labels["device"].startswith("/dev/vd")
             known = one.labels["instance"] in instances and one.labels.get("metrics_path") == "/metrics/cadvisor"

@@ -22,8 +22,9 @@ def job_of(cluster: str) -> str:
 class Stored:
     """What Prometheus has stored of one cluster, and whose series count in it."""
 
-    def __init__(self, scene: Scene, cluster: str) -> None:
+    def __init__(self, scene: Scene, cluster: str, at: float | None = None) -> None:
         self.scene, self.cluster = scene, cluster
+        self.at = scene.at if at is None else at
         self.kata = {pod.key for pod in scene.pods if pod.kata}
         self.answering = {pod.key for pod in scene.pods if pod.kata and pod.answers}
 
@@ -44,12 +45,22 @@ class Stored:
             return not self.ours(labels) and labels.get("interface") != "tap0_kata" and "overhead" not in labels["id"]
         return self.ours(labels)
 
+    def series(self, family: str, measure: str) -> list[Measured]:
+        return self.scene.series(self.cluster, family, measure, self.at)
+
     def expected(self, query: Query) -> dict[Key, float]:
         """The sum of the series that count, added up here."""
+        return self._sums(query, counting=True)
+
+    def surplus(self, query: Query) -> dict[Key, float]:
+        """The sum of those that the other source serves."""
+        return self._sums(query, counting=False)
+
+    def _sums(self, query: Query, counting: bool) -> dict[Key, float]:
         totals: dict[Key, float] = {}
         for family in query.families:
-            for one in self.scene.series(self.cluster, family, query.measure):
-                if self.counts(family, one) and query.rows(one.labels) and one.labels.get("pod"):
+            for one in self.series(family, query.measure):
+                if self.counts(family, one) == counting and query.rows(one.labels) and one.labels.get("pod"):
                     totals[one.key(query.by)] = totals.get(one.key(query.by), 0.0) + one.value
         return totals
 
@@ -58,7 +69,7 @@ class Stored:
 
     def ask(self, expression: str, by: tuple[str, ...], at: float | None = None) -> dict[Key, float]:
         result = {}
-        for labels, value in self.scene.prometheus.query(expression, self.scene.at if at is None else at):
+        for labels, value in self.scene.prometheus.query(expression, self.at if at is None else at):
             key = tuple(labels.get(name, "") for name in by)
             assert key not in result, f"{key} twice in the answer to {expression}"
             result[key] = value
@@ -151,15 +162,17 @@ def test_rules_are_recorded(stored: Stored) -> None:
     ]:
         moments: dict[float, dict[Key, float]] = {}
         selector = f'{record}{{cluster="{stored.cluster}"}}'
-        for labels, points in stored.scene.prometheus.points(selector, stored.scene.at, "25s"):
+        for labels, points in stored.scene.prometheus.points(selector, stored.scene.at, "1m"):
             assert labels["node"] == "node-1", labels
             key = tuple(labels.get(name, "") for name in promql.CONTAINER)
             for when, value in points:
                 assert key not in moments.setdefault(when, {}), f"{labels} twice in {record}"
                 moments[when][key] = value
         assert moments, f"{stored.cluster}: nothing recorded as {record}"
-        keys = {key for recorded in moments.values() for key in recorded}
-        assert keys == set(stored.answered(query)), f"{stored.cluster}: {record}"
+        # A guest that is slow to answer comes and goes.
+        always = set.intersection(*(set(moments[when]) for when in sorted(moments)[-8:]))
+        keys = set().union(*moments.values())
+        assert always <= set(stored.answered(query)) <= keys, f"{stored.cluster}: {record}"
         if stored.cluster == VMAGENT:
             # What it sends is stored later than it is stamped: rules have not seen all that is there now.
             continue
@@ -211,7 +224,7 @@ def test_throttling_panel_and_alert(stored: Stored) -> None:
 
 def increases(stored: Stored, family: str, measure: str) -> dict[Key, float]:
     result: dict[Key, float] = {}
-    for one in stored.scene.series(stored.cluster, family, measure):
+    for one in stored.series(family, measure):
         if stored.counts(family, one) and one.labels.get("pod"):
             key = one.key(promql.CONTAINER)
             # The rows of a pod and of its sandbox share a key, and no panel asks for either.
@@ -236,13 +249,13 @@ def only(text: str, cluster: str) -> str:
 def twice(stored: Stored) -> set[str]:
     query = only(documented.block("check-nothing-twice"), stored.cluster)
     assert query.count(f'cluster="{stored.cluster}"') == 5, query
-    return {labels["twice"] for labels, _ in stored.scene.prometheus.query(query, stored.scene.at)}
+    return {labels["twice"] for labels, _ in stored.scene.prometheus.query(query, stored.at)}
 
 
 def missing(stored: Stored) -> set[tuple[str, str, str]]:
     query = only(documented.block("check-nothing-missing"), stored.cluster)
     assert query.count(f'cluster="{stored.cluster}"') == 3, query
-    answer = stored.scene.prometheus.query(query, stored.scene.at)
+    answer = stored.scene.prometheus.query(query, stored.at)
     return {(labels["namespace"], labels["pod"], labels["missing"]) for labels, _ in answer}
 
 
@@ -281,18 +294,19 @@ MISSING_RULES = [
 def test_without_a_rule_the_count_is_wrong(scene: Scene, cluster: str, query: Query | str, kind: str) -> None:
     if isinstance(query, str):
         query = next(one for one in QUERIES if one.name == f"dashboard: {query}")
-    stored = Stored(scene, cluster)
-    answered, expected = stored.answered(query), stored.expected(query)
-    surplus: dict[Key, float] = {}
-    for family in query.families:
-        for one in scene.series(cluster, family, query.measure):
-            if not stored.counts(family, one) and query.rows(one.labels) and one.labels.get("pod"):
-                surplus[one.key(query.by)] = surplus.get(one.key(query.by), 0.0) + one.value
-    too_much = {key: value - expected.get(key, 0.0) for key, value in answered.items()}
-    assert any(value > 1e-6 for value in too_much.values()), f"{cluster}: {query.name} counts nothing twice"
+    # Between two scrapes of a kubelet whose numbers are seconds old, nothing may have moved: twice nothing is nothing.
+    for at in scene.moments:
+        stored = Stored(scene, cluster, at)
+        answered, expected = stored.answered(query), stored.expected(query)
+        too_much = {key: value - expected.get(key, 0.0) for key, value in answered.items()}
+        if any(value > 1e-6 for value in too_much.values()):
+            break
+    else:
+        pytest.fail(f"{cluster}: {query.name} counts nothing twice")
     assert kind in twice(stored)
     if query is not promql.MEMORY_IMAGE:
         # That panel takes the larger of two rows, the machine's, where others add them up.
+        surplus = stored.surplus(query)
         what = f"{cluster}: {query.name}: the surplus is what the other source serves"
         assert all(
             abs(too_much[key] - surplus.get(key, 0.0)) <= 1e-6 * max(1.0, abs(answered[key])) for key in answered
