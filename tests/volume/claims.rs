@@ -209,6 +209,24 @@ fn an_api_server_that_does_not_tell_is_not_waited_for() {
 }
 
 #[test]
+fn an_api_server_that_is_back_is_asked_again() {
+    let _alone = crate::alone();
+    let mut kubelet = Kubelet::start();
+    mounted(&mut kubelet, "db", "pvc-1");
+    let api = ApiServer::start();
+    binds(&api, "pvc-1", "data");
+    api.behaves(Mood::Gone);
+    let agent = agent(&kubelet, &api);
+    agent.page("/metrics");
+    let says = |what: &str| agent.log().iter().filter(|line| line.contains(what)).count();
+    agent.wait_until("the failure is logged", PATIENCE, || says("claims of volumes are not known") == 1);
+    api.behaves(Mood::Honest);
+    let page = wait_until_named(&agent);
+    assert_eq!(page.matching("kubelet_volume_stats_capacity_bytes", &[]).len(), 1);
+    agent.wait_until("so is what it knows", PATIENCE, || says("claims of volumes are known again") == 1);
+}
+
+#[test]
 fn outside_a_cluster_nobody_can_be_asked() {
     let said = kata_pulse(["check-config", "--volume-claims"]).expect_code(2).stderr;
     let expected = "kata-pulse: volume-claims: KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not set";

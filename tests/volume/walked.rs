@@ -9,6 +9,7 @@ use crate::PATIENCE;
 use crate::kubelet::Kubelet;
 use crate::support::agent::Agent;
 use crate::support::exposition::Page;
+use crate::support::fuse::Fuse;
 
 fn du(path: &Path, what: &str) -> Option<f64> {
     let said = Command::new("du").args(["--summarize", "--one-file-system", what]).arg(path).output().expect("run du");
@@ -56,6 +57,23 @@ fn what_an_empty_dir_on_disk_holds_is_what_du_says() {
     assert_eq!(page.value("kata_pulse_emptydir_walk_entries", &[]), 6.0);
     assert_eq!(page.value("kata_pulse_emptydir_walk_incomplete", &[]), 0.0);
     assert_eq!(page.value("kata_pulse_volumes", &[("state", "measured")]), 2.0);
+}
+
+#[test]
+fn a_hung_filesystem_in_an_empty_dir_is_not_entered() {
+    let _alone = crate::alone();
+    let kubelet = Kubelet::start();
+    let pod = kubelet.run("web");
+    let cache = kubelet.path(&pod, "volumes/kubernetes.io~empty-dir/cache");
+    fs::write(cache.join("file"), "").expect("write a file");
+    let inside = cache.join("inside");
+    fs::create_dir(&inside).expect("make a directory");
+    let hung = Fuse::mount_on(&inside);
+    hung.hang();
+    let agent = kubelet.agent(&["--enable-collectors", "emptydir"]);
+    let page = walked(&agent);
+    assert_eq!(fact(&page, "cache", "inodes_used"), Some(2.0));
+    assert_eq!(page.value("kata_pulse_emptydir_walk_incomplete", &[]), 0.0);
 }
 
 #[test]

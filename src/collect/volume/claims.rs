@@ -24,8 +24,12 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Pause between two questions: a node that starts must not be a burden, and neither must a thousand of them.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Pause after a question in vain: most of the time it is the permission that is missing.
-const RETRY: Duration = Duration::from_secs(30);
+/// Pause after a question in vain, twice as long each time until [`LONGEST_RETRY`]: a server that starts again is soon back,
+/// and a missing permission is not.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// See [`RETRY`].
+const LONGEST_RETRY: Duration = Duration::from_secs(32);
 
 /// Longest name of a persistent volume.
 const LONGEST_NAME: usize = 253;
@@ -103,23 +107,24 @@ impl Claims {
 
     /// Asks for what is missing, for ever.
     pub async fn follow(&self, api: &Api) {
-        let mut failing = false;
+        let mut retry = RETRY;
         loop {
             match self.ask(api).await {
                 Ok(()) => {
-                    if std::mem::take(&mut failing) {
+                    if std::mem::replace(&mut retry, RETRY) > RETRY {
                         tracing::info!("claims of volumes are known again");
                     }
                     self.changed.notified().await;
                 }
                 Err(error) => {
                     let error = crate::collect::chain(&error);
-                    if std::mem::replace(&mut failing, true) {
+                    if retry > RETRY {
                         tracing::debug!(error, "claims of volumes are not known");
                     } else {
                         tracing::warn!(error, "claims of volumes are not known");
                     }
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(LONGEST_RETRY);
                 }
             }
         }

@@ -36,6 +36,9 @@ const ENTRIES: u64 = 200_000;
 /// How long a pass takes, at most.
 const TIME: Duration = Duration::from_secs(10);
 
+/// A pass that takes longer than this hangs, in a file of a pod that another filesystem was mounted on.
+const STUCK: Duration = Duration::from_secs(60);
+
 /// Walks the `emptyDir`s of the node's pods.
 #[derive(Debug)]
 pub struct EmptyDirs {
@@ -46,7 +49,8 @@ pub struct EmptyDirs {
 /// What passes have found.
 #[derive(Debug, Default)]
 struct Passes {
-    running: bool,
+    /// When the one that is under way began.
+    running: Option<Instant>,
     ended: Option<Instant>,
     /// Of directories that the last pass did not come to, what an earlier one found.
     found: BTreeMap<Place, Sum>,
@@ -64,13 +68,13 @@ impl EmptyDirs {
     /// Starts a pass if one is due.
     fn start(&self, inventory: &Inventory) {
         let mut passes = lock(&self.passes);
-        if passes.running || passes.ended.is_some_and(|ended| ended.elapsed() < INTERVAL) {
+        if passes.running.is_some() || passes.ended.is_some_and(|ended| ended.elapsed() < INTERVAL) {
             return;
         }
         let of_node = inventory.sandboxes.iter().filter(|sandbox| sandbox.runtime == Runtime::Runc);
         let uids: BTreeSet<String> = of_node.map(|sandbox| sandbox.uid.as_str().to_owned()).collect();
         let (pods, from, running) = (self.pods.clone(), passes.next.clone(), Running(Arc::clone(&self.passes)));
-        passes.running = true;
+        passes.running = Some(Instant::now());
         drop(passes);
         let work = move || {
             let pass = pass(&pods, &uids, from.as_ref(), Budget::new(ENTRIES, TIME));
@@ -88,7 +92,7 @@ struct Running(Arc<Mutex<Passes>>);
 impl Drop for Running {
     fn drop(&mut self) {
         let mut passes = lock(&self.0);
-        passes.running = false;
+        passes.running = None;
         passes.ended = Some(Instant::now());
     }
 }
@@ -98,6 +102,14 @@ fn lock(passes: &Mutex<Passes>) -> MutexGuard<'_, Passes> {
 }
 
 impl Passes {
+    /// What was found may be of any age when a pass does not end.
+    fn found(&self) -> Result<impl Iterator<Item = (Place, Sum)>, CollectError> {
+        if self.running.is_some_and(|began| began.elapsed() > STUCK) {
+            return Err(CollectError::Source("the walk over emptyDirs hangs in a filesystem".to_owned()));
+        }
+        Ok(self.found.iter().map(|(place, sum)| (place.clone(), *sum)))
+    }
+
     fn take(&mut self, pass: Pass) {
         self.found.retain(|place, _| pass.there.contains(place));
         for (place, sum) in pass.sums {
@@ -195,8 +207,7 @@ impl Collector for EmptyDirs {
         beneath::pods(&self.pods).map_err(|error| CollectError::Source(format!("{}: {error}", self.pods.display())))?;
         self.start(&draft.inventory);
         let passes = lock(&self.passes);
-        let found = passes.found.iter().map(|(place, sum)| (place.clone(), *sum));
-        let (joined, left_out) = of_pods(found, &draft.inventory);
+        let (joined, left_out) = of_pods(passes.found()?, &draft.inventory);
         let volumes = draft.volumes.get_or_insert_default();
         let told: HashSet<(String, String, String)> = volumes
             .all
@@ -245,6 +256,16 @@ mod tests {
 
     fn names(pass: &Pass) -> Vec<(&str, Option<u64>)> {
         pass.sums.iter().map(|(place, sum)| (place.name.as_str(), sum.ok().map(|sum| sum.inodes))).collect()
+    }
+
+    #[test]
+    fn a_pass_that_hangs_leaves_nothing_to_tell() {
+        let mut passes = Passes { running: Some(Instant::now()), ..Passes::default() };
+        passes.found.insert(place("1", "a"), Sum::default());
+        assert_eq!(passes.found().unwrap().count(), 1, "the one before, while the next is under way");
+        passes.running = Instant::now().checked_sub(STUCK + Duration::from_secs(1));
+        let Err(error) = passes.found() else { panic!("it hangs") };
+        assert_eq!(error.to_string(), "the walk over emptyDirs hangs in a filesystem");
     }
 
     #[test]

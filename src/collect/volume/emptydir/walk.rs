@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat, openat2, statat};
 use rustix::io::Errno;
 
 use crate::model::units::Bytes;
@@ -73,15 +73,25 @@ impl Budget {
 
 /// Opens a directory to be read. Its time of access is left as it is where that is permitted.
 pub(super) fn open(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    undated(|flags| openat(&parent, name, flags, Mode::empty()))
+}
+
+/// The same for a directory that is no mount: `EXDEV` where it is one, which the kernel says without asking the filesystem
+/// that is mounted there. That one may hang.
+fn open_here(parent: impl AsFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    undated(|flags| openat2(&parent, name, flags, Mode::empty(), ResolveFlags::NO_XDEV))
+}
+
+fn undated(open: impl Fn(OFlags) -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    match openat(&parent, name, flags | OFlags::NOATIME, Mode::empty()) {
-        Err(Errno::PERM) => openat(&parent, name, flags, Mode::empty()),
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
         opened => opened,
     }
 }
 
 /// Names in a directory, without itself and its parent.
-pub(super) fn next(dir: &mut Dir) -> Option<rustix::io::Result<rustix::fs::DirEntry>> {
+pub(super) fn next(dir: &mut Dir) -> Option<rustix::io::Result<DirEntry>> {
     loop {
         match dir.read()? {
             Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
@@ -104,7 +114,7 @@ pub(super) fn sum(top: OwnedFd, budget: &mut Budget) -> Result<Sum, Cut> {
         };
         budget.spend()?;
         let entry = entry.map_err(unreadable)?;
-        let Some(inside) = walk.enter(dir, entry.file_name())? else { continue };
+        let Some(inside) = walk.enter(dir, &entry)? else { continue };
         if open_dirs.len() == DEEPEST {
             return Err(Cut::Unreadable);
         }
@@ -122,26 +132,38 @@ struct Walk {
 
 impl Walk {
     /// Counts an entry, and opens it if it is a directory.
-    fn enter(&mut self, dir: &Dir, name: &CStr) -> Result<Option<Dir>, Cut> {
-        let place = dir.fd().map_err(|_| Cut::Unreadable)?;
+    fn enter(&mut self, dir: &Dir, entry: &DirEntry) -> Result<Option<Dir>, Cut> {
+        let (place, name) = (dir.fd().map_err(|_| Cut::Unreadable)?, entry.file_name());
+        if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
+            match open_here(place, name) {
+                Err(Errno::NOTDIR) if entry.file_type() == FileType::Unknown => {}
+                // Linux before 5.6, or a sandbox of system calls that is older.
+                Err(Errno::NOSYS | Errno::PERM) => {}
+                opened => return still(opened)?.map_or(Ok(None), |opened| self.open(opened)),
+            }
+        }
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         let Some(stat) = still(statat(place, name, flags))? else { return Ok(None) };
         if stat.st_dev != self.device {
             return Ok(None);
         }
-        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-        if !is_directory && stat.st_nlink > 1 && !self.seen.insert(stat.st_ino) {
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            return still(open(place, name))?.map_or(Ok(None), |opened| self.open(opened));
+        }
+        if stat.st_nlink == 1 || self.seen.insert(stat.st_ino) {
+            self.add(&stat);
+        }
+        Ok(None)
+    }
+
+    /// Counts a directory that is open.
+    fn open(&mut self, opened: OwnedFd) -> Result<Option<Dir>, Cut> {
+        let stat = fstat(&opened).map_err(|_| Cut::Unreadable)?;
+        // Another filesystem of a kernel that could not be asked about mounts, or one that took its place.
+        if stat.st_dev != self.device {
             return Ok(None);
         }
         self.add(&stat);
-        if !is_directory {
-            return Ok(None);
-        }
-        let Some(opened) = still(open(place, name))? else { return Ok(None) };
-        // Something else may have taken its place.
-        if fstat(&opened).map_err(|_| Cut::Unreadable)?.st_dev != self.device {
-            return Ok(None);
-        }
         Dir::new(opened).map(Some).map_err(|_| Cut::Unreadable)
     }
 
@@ -152,11 +174,11 @@ impl Walk {
     }
 }
 
-/// `None` for what is not there any more, or is something else now.
+/// `None` for what is not there any more, is something else now, or lies on another filesystem.
 fn still<T>(found: rustix::io::Result<T>) -> Result<Option<T>, Cut> {
     match found {
         Ok(found) => Ok(Some(found)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
         Err(_) => Err(Cut::Unreadable),
     }
 }
