@@ -58,7 +58,7 @@ impl Containers {
             let pid = process.id().to_string();
             self.sleeping.push(process);
             for hierarchy in &self.hierarchies {
-                let pod = format!("pod00000000-0000-4000-8000-{number:012}");
+                let pod = format!("pod{}", uid(number));
                 let mut directory = hierarchy.mount.clone();
                 for part in [self.name.as_str(), "kubepods", &pod, &format!("{number:064x}")] {
                     switch_on(hierarchy, &directory);
@@ -79,6 +79,11 @@ impl Drop for Containers {
             process.wait().ok();
         }
     }
+}
+
+/// The UID of a pod that is made here.
+pub fn uid(number: usize) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
 }
 
 /// Lets the cgroups below have what they are measured by.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 
 use crate::agent::{Agent, Cpu};
-use crate::figures::{Beside, Spread};
+use crate::figures::{Beside, Spread, Walk};
 use crate::run::{GROWN_UP, WARM_UP};
 
 /// From the Debian package `prometheus-node-exporter`.
@@ -31,14 +31,17 @@ struct Asked {
     counted: &'static str,
 }
 
-/// Every collector by itself, none, those that are on by default, and all of them.
-pub fn each(program: &Path, rounds: usize) -> anyhow::Result<Vec<Beside>> {
+/// Every collector by itself, none, those that are on by default, and all of them; the volumes are below `kubelet`. Also
+/// the pass over `emptyDir`s, of which a scrape only tells.
+pub fn each(program: &Path, rounds: usize, kubelet: &Path) -> anyhow::Result<(Vec<Beside>, Walk)> {
     let known = known(program)?;
     let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
     let default: Vec<&str> = known.iter().filter(|(_, on)| *on).map(|(name, _)| name.as_str()).collect();
     let mut asked = Vec::new();
     let mut add = |name: &str, on: &[&str]| -> anyhow::Result<()> {
-        let agent = Agent::start(program, &[], &flags(&names, on))?;
+        let mut flags = flags(&names, on);
+        flags.push(format!("--kubelet-dir={}", kubelet.display()));
+        let agent = Agent::start(program, &[], &flags)?;
         asked.push(Asked { name: name.to_owned(), agent, counted: "" });
         Ok(())
     };
@@ -48,7 +51,10 @@ pub fn each(program: &Path, rounds: usize) -> anyhow::Result<Vec<Beside>> {
     }
     add("those on by default", &default)?;
     add(ALL, &names)?;
-    ask(&asked, rounds)
+    let beside = ask(&asked, rounds)?;
+    let page = asked.last().context("there is one")?.agent.get("/metrics")?.body;
+    let of = |fact| value(&page, &format!("kata_pulse_emptydir_walk_{fact}"));
+    Ok((beside, Walk { entries: of("entries")?, seconds: of("duration_seconds")? }))
 }
 
 /// The host alone, by both.
@@ -133,6 +139,13 @@ fn ask(asked: &[Asked], rounds: usize) -> anyhow::Result<Vec<Beside>> {
         })
     });
     beside.collect()
+}
+
+/// The value of a sample without labels.
+fn value(body: &[u8], name: &str) -> anyhow::Result<f64> {
+    let mut lines = std::str::from_utf8(body)?.lines().filter_map(|line| line.split_once(' '));
+    let (_, value) = lines.find(|(sample, _)| *sample == name).with_context(|| format!("{name} is not served"))?;
+    Ok(value.parse()?)
 }
 
 /// How many samples a body has, unless it is compressed.

@@ -21,8 +21,11 @@ pub struct Figures {
     pub visible: Spread,
     /// Instructions and allocations.
     pub counted: Vec<CountedLoad>,
-    /// Collectors one by one, on this host with 100 containers.
+    /// Collectors one by one, on this host with 100 containers and their volumes.
     pub collectors: Vec<Beside>,
+    /// The pass over their `emptyDir`s.
+    #[serde(default)]
+    pub walk: Walk,
     /// This host alone, by the `node` collector and by node_exporter.
     pub host: Vec<Beside>,
     /// Bytes per second, by criterion.
@@ -172,6 +175,15 @@ pub struct Beside {
     pub resident: u64,
     /// See above.
     pub peak: u64,
+}
+
+/// A pass over all `emptyDir`s, as the agent tells it.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Walk {
+    /// Entries looked at.
+    pub entries: f64,
+    /// How long it took.
+    pub seconds: f64,
 }
 
 /// Instructions and allocations of one scrape.

@@ -4,7 +4,7 @@
 //!   bench ──► kata-pulse   the release binary: HTTP from outside, CPU and memory from /proc
 //!     │   ──► kata-node    simulated sandboxes in a process of their own
 //!     │   ──► floor        this program again: the same files and sockets, nothing else
-//!     │   ──► sweep        this program again: removes the cgroups, however the run ends
+//!     │   ──► sweep, unmount  this program again: removes cgroups and mounts, however the run ends
 //!     ▼
 //!   figures ──► tables on standard output, docs/performance.md
 //! ```
@@ -25,6 +25,7 @@ mod machine;
 mod recorded;
 mod report;
 mod run;
+mod volumes;
 
 use std::fs;
 use std::path::PathBuf;
@@ -90,6 +91,12 @@ enum Command {
         /// Below which cgroup
         name: String,
     },
+    /// Unmount volumes when standard input ends
+    #[command(hide = true)]
+    Unmount {
+        /// Below which directory
+        directory: PathBuf,
+    },
 }
 
 #[expect(clippy::print_stdout, reason = "a program for people who measure")]
@@ -117,5 +124,6 @@ fn main() -> anyhow::Result<()> {
         Command::Floor { task } => floor::run(&task),
         Command::Leash { command } => agent::become_leashed(&command),
         Command::Sweep { name } => cgroups::sweep(&name),
+        Command::Unmount { directory } => volumes::sweep(&directory),
     }
 }

@@ -16,6 +16,7 @@ pub fn page(figures: &Figures) -> String {
         ("{{kata}}", loads(figures, |kind| kind != Kind::Runc)),
         ("{{runc}}", loads(figures, |kind| kind == Kind::Runc)),
         ("{{collectors}}", beside(&figures.collectors)),
+        ("{{walk}}", walk(figures)),
         ("{{host}}", beside(&figures.host)),
         ("{{counted}}", counted(figures)),
         ("{{micro}}", micro(figures)),
@@ -30,6 +31,7 @@ pub fn tables(figures: &Figures) -> String {
         bounds,
         |figures: &Figures| loads(figures, |_| true),
         |figures: &Figures| beside(&figures.collectors),
+        |figures: &Figures| format!("emptyDirs walked: {}\n", walk(figures)),
         |figures: &Figures| beside(&figures.host),
         counted,
         micro,
@@ -143,6 +145,10 @@ fn beside(all: &[Beside]) -> String {
         ]);
     }
     table.text
+}
+
+fn walk(figures: &Figures) -> String {
+    format!("{} entries in {:.1} ms", figures.walk.entries, figures.walk.seconds * 1e3)
 }
 
 fn counted(figures: &Figures) -> String {

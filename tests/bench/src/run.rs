@@ -16,6 +16,7 @@ use crate::figures::{CountedLoad, Figures, Floor, Idle, Kind, Load, Spread};
 use crate::floor::{Peer, Task, Took};
 use crate::kata::KataNode;
 use crate::recorded;
+use crate::volumes::Volumes;
 
 /// A cgroup the agent has known for less than this is looked at harder, which is not what a node pays day by day.
 pub const GROWN_UP: Duration = Duration::from_secs(11);
@@ -158,11 +159,12 @@ pub fn run(programs: &Programs, plan: &Plan, only: &[Part]) -> anyhow::Result<Fi
     }
     drop(containers);
     if wanted(Part::Collectors) {
-        say("collectors, with 100 containers");
+        say("collectors, with 100 containers and 200 volumes");
         let mut containers = Containers::new()?;
         containers.grow(100)?;
-        figures.collectors = collectors::each(&programs.agent, plan.collectors)?;
-        drop(containers);
+        let volumes = Volumes::new(100)?;
+        (figures.collectors, figures.walk) = collectors::each(&programs.agent, plan.collectors, volumes.kubelet())?;
+        drop((containers, volumes));
         say("the host, beside node_exporter");
         figures.host = collectors::host(&programs.agent, plan.collectors)?;
     }
