@@ -11,7 +11,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::collect::kata::exposition::{Lines, Malformed, each_label};
+use crate::collect::kata::exposition::{Lines, Malformed, Quoted, each_label};
 use crate::model::identity::{bounded, escape_label_value};
 use crate::model::inventory::KataRuntime;
 use crate::model::passthrough::{PassedFamily, PassedKind, PassedSample};
@@ -42,17 +42,33 @@ pub struct Reading {
 /// Samples found so far.
 #[derive(Debug, Default)]
 struct Kept {
-    families: BTreeMap<Box<str>, Family>,
+    families: Vec<Family>,
+    /// Where a family is, by name.
+    by_name: BTreeMap<Box<str>, usize>,
+    /// The name on the line before: nearly always that of the next as well.
+    last: Option<Name>,
+    /// The labels of the sample in hand.
+    labels: String,
     samples: usize,
     label_bytes: usize,
     dropped: u64,
 }
 
-/// One family, by labels.
+/// A name as the shim writes it, and what is known of it.
+#[derive(Debug)]
+struct Name {
+    text: Box<str>,
+    place: Option<Place>,
+    /// Where its family is, if it has any sample.
+    family: Option<usize>,
+}
+
+/// One family.
 #[derive(Debug)]
 struct Family {
     known: Known,
-    plain: BTreeMap<Box<str>, f64>,
+    /// By labels, in the order of the text.
+    plain: Vec<(Arc<str>, f64)>,
     compound: BTreeMap<Box<str>, Compound>,
 }
 
@@ -65,12 +81,13 @@ struct Compound {
     count: Option<f64>,
 }
 
-/// A sample's labels, sorted, and the one that is told apart.
-#[derive(Debug, Default)]
-struct Rendered {
-    labels: String,
+/// What a sample says beside its labels.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    /// The label that is told apart: a bucket's upper bound, or a quantile.
     bound: Option<f64>,
-    factor: f64,
+    /// In our unit.
+    value: f64,
 }
 
 impl Reading {
@@ -91,8 +108,10 @@ impl Reading {
         let report = lines.finish();
         let unread = report.malformed + report.overlong + u64::from(report.ignored_bytes > 0);
         let mut families = BTreeMap::new();
-        for (name, family) in std::mem::take(&mut kept.families) {
-            let passed = family.finish(&mut kept.dropped);
+        let mut found: Vec<Option<Family>> = kept.families.into_iter().map(Some).collect();
+        for (name, at) in kept.by_name {
+            let family = found.get_mut(at).and_then(Option::take);
+            let Some(passed) = family.map(|family| family.finish(&mut kept.dropped)) else { continue };
             if !passed.samples.is_empty() {
                 families.insert(name, passed);
             }
@@ -106,24 +125,48 @@ impl Kept {
     fn take(&mut self, runtime: KataRuntime, line: &[u8]) -> Result<(), Malformed> {
         let line = std::str::from_utf8(line).map_err(|_| Malformed)?;
         let (name, rest) = line.split_at(line.find(['{', ' ', '\t']).ok_or(Malformed)?);
-        let Some(Place { family, known, suffix }) = place(name) else { return Ok(()) };
-        let (rendered, value) = render(runtime, &family, known.kind, suffix, rest.as_bytes())?;
-        let value = value * rendered.factor;
+        let mut name = match self.last.take() {
+            Some(last) if *last.text == *name => last,
+            _ => Name { text: name.into(), place: place(name), family: None },
+        };
+        let taken = match &name.place {
+            Some(place) => self.take_sample(runtime, place, &mut name.family, rest.as_bytes()),
+            None => Ok(()),
+        };
+        self.last = Some(name);
+        taken
+    }
+
+    /// Takes what follows a name. `at` is where its family is.
+    fn take_sample(
+        &mut self,
+        runtime: KataRuntime,
+        place: &Place,
+        at: &mut Option<usize>,
+        rest: &[u8],
+    ) -> Result<(), Malformed> {
+        let Place { family, known, suffix } = place;
+        self.labels.clear();
+        let said = render(runtime, place, rest, &mut self.labels)?;
         let fits = match known.kind {
-            PassedKind::Counter | PassedKind::Histogram => value.is_finite() && value >= 0.0,
-            PassedKind::Gauge | PassedKind::Summary | PassedKind::Untyped => value.is_finite(),
+            PassedKind::Counter | PassedKind::Histogram => said.value.is_finite() && said.value >= 0.0,
+            PassedKind::Gauge | PassedKind::Summary | PassedKind::Untyped => said.value.is_finite(),
         };
         // Before 3.3.0 the agent counted no threads; it has one at least.
-        let untrue = &*family == "kata_agent_threads" && value < 1.0;
+        let untrue = &**family == "kata_agent_threads" && said.value < 1.0;
         if !fits || untrue {
             return Err(Malformed);
         }
-        self.label_bytes += rendered.labels.len();
+        self.label_bytes += self.labels.len();
         if self.samples >= MAX_SAMPLES || self.label_bytes > MAX_LABEL_BYTES {
             self.dropped += 1;
             return Ok(());
         }
-        let kept = self.families.entry(family).or_insert_with(|| Family::new(known)).keep(suffix, rendered, value);
+        let at = *at.get_or_insert_with(|| *self.by_name.entry(family.clone()).or_insert(self.families.len()));
+        if at == self.families.len() {
+            self.families.push(Family::new(*known));
+        }
+        let kept = self.families.get_mut(at).is_some_and(|family| family.keep(suffix, &self.labels, said));
         self.samples += usize::from(kept);
         self.dropped += u64::from(!kept);
         Ok(())
@@ -132,22 +175,19 @@ impl Kept {
 
 impl Family {
     const fn new(known: Known) -> Self {
-        Self { known, plain: BTreeMap::new(), compound: BTreeMap::new() }
+        Self { known, plain: Vec::new(), compound: BTreeMap::new() }
     }
 
-    /// Keeps a sample that is not there yet.
-    fn keep(&mut self, suffix: &str, rendered: Rendered, value: f64) -> bool {
-        let Rendered { labels, bound, .. } = rendered;
+    /// Keeps a sample; of a compound only a part that is not there yet.
+    fn keep(&mut self, suffix: &str, labels: &str, Said { bound, value }: Said) -> bool {
         if !matches!(self.known.kind, PassedKind::Histogram | PassedKind::Summary) {
-            return match self.plain.entry(labels.into()) {
-                std::collections::btree_map::Entry::Vacant(place) => {
-                    place.insert(value);
-                    true
-                }
-                std::collections::btree_map::Entry::Occupied(_) => false,
-            };
+            self.plain.push((labels.into(), value));
+            return true;
         }
-        let compound = self.compound.entry(labels.into()).or_default();
+        if !self.compound.contains_key(labels) {
+            self.compound.insert(labels.into(), Compound::default());
+        }
+        let Some(compound) = self.compound.get_mut(labels) else { return false };
         match (suffix, bound) {
             ("_sum", None) if compound.sum.is_none() => compound.sum = Some(value),
             ("_count", None) if compound.count.is_none() => compound.count = Some(value),
@@ -158,10 +198,15 @@ impl Family {
     }
 
     fn finish(self, dropped: &mut u64) -> PassedFamily {
-        let Self { known: Known { kind, help }, plain, compound } = self;
+        let Self { known: Known { kind, help }, mut plain, compound } = self;
+        plain.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let found = plain.len();
+        // The first of two stays.
+        plain.dedup_by(|(later, _), (earlier, _)| later == earlier);
+        *dropped += (found - plain.len()) as u64;
         let mut samples: Vec<PassedSample> = plain
             .into_iter()
-            .map(|(labels, value)| PassedSample { suffix: "", labels: labels.into(), bound: None, value })
+            .map(|(labels, value)| PassedSample { suffix: "", labels, bound: None, value })
             .collect();
         for (labels, mut compound) in compound {
             compound.parts.sort_by(|(one, _), (other, _)| one.total_cmp(other));
@@ -197,58 +242,56 @@ impl Compound {
     }
 }
 
-/// A sample's labels as they will be written, and its value.
-fn render(
-    runtime: KataRuntime,
-    family: &str,
-    kind: PassedKind,
-    suffix: &str,
-    rest: &[u8],
-) -> Result<(Rendered, f64), Malformed> {
-    let mut found = Vec::with_capacity(MAX_LABELS);
+/// Writes a sample's labels as they will stand, sorted, and gives the rest of what it says.
+fn render(runtime: KataRuntime, place: &Place, rest: &[u8], labels: &mut String) -> Result<Said, Malformed> {
+    let Place { family, known: Known { kind, .. }, suffix } = place;
+    let mut found = [(&[][..], Quoted::default()); MAX_LABELS];
+    let mut count = 0;
     let value = each_label(rest, |name, value| {
         let starts_well = name.first().is_some_and(|first| !first.is_ascii_digit()) && !name.starts_with(b"__");
-        if found.len() == MAX_LABELS || name.len() > MAX_LABEL_NAME_BYTES || !starts_well || IDENTITY.contains(&name) {
+        if name.len() > MAX_LABEL_NAME_BYTES || !starts_well || IDENTITY.contains(&name) {
             return Err(Malformed);
         }
-        found.push((name, value));
+        *found.get_mut(count).ok_or(Malformed)? = (name, value);
+        count += 1;
         Ok(())
     })?;
+    let found = found.get_mut(..count).unwrap_or_default();
     found.sort_unstable_by_key(|(name, _)| *name);
     if !found.is_sorted_by(|(one, _), (other, _)| one < other) {
         return Err(Malformed);
     }
-    let bound_name: &[u8] = match (kind, suffix) {
+    let bound_name: &[u8] = match (kind, *suffix) {
         (PassedKind::Histogram, "_bucket") => b"le",
         (PassedKind::Summary, "") => b"quantile",
         _ => b"",
     };
-    let mut rendered = Rendered { factor: 1.0, ..Rendered::default() };
+    let (mut bound, mut factor) = (None, 1.0);
     let mut scratch = Vec::new();
     for (name, value) in found {
         let text = std::str::from_utf8(value.value(&mut scratch)?).map_err(|_| Malformed)?;
-        if name == bound_name {
-            rendered.bound = Some(text.parse().ok().filter(|bound: &f64| !bound.is_nan()).ok_or(Malformed)?);
+        if *name == bound_name {
+            bound = Some(text.parse().ok().filter(|bound: &f64| !bound.is_nan()).ok_or(Malformed)?);
             continue;
         }
-        if matches!(name, b"le" | b"quantile") {
+        if matches!(*name, b"le" | b"quantile") {
             return Err(Malformed);
         }
-        let text = if name == b"item" {
-            let (item, factor) = harmonise(runtime, family, text);
-            rendered.factor = factor;
+        let text = if *name == b"item" {
+            let (item, of_item) = harmonise(runtime, family, text);
+            factor = of_item;
             item
         } else {
             text
         };
-        if !rendered.labels.is_empty() {
-            rendered.labels.push(',');
+        if !labels.is_empty() {
+            labels.push(',');
         }
-        rendered.labels.push_str(std::str::from_utf8(name).map_err(|_| Malformed)?);
-        rendered.labels.push_str("=\"");
-        escape_label_value(bounded(text), &mut rendered.labels);
-        rendered.labels.push('"');
+        labels.push_str(std::str::from_utf8(name).map_err(|_| Malformed)?);
+        labels.push_str("=\"");
+        escape_label_value(bounded(text), labels);
+        labels.push('"');
     }
-    let value = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(Malformed)?;
-    Ok((rendered, value))
+    let value: f64 = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(Malformed)?;
+    Ok(Said { bound, value: value * factor })
 }
