@@ -228,7 +228,7 @@ struct Rhythm {
 impl Rhythm {
     /// At least twelve lulls.
     fn of(length: Duration) -> Self {
-        Self { period: (length / 12).min(Duration::from_secs(150)) }
+        Self { period: (length / 12).min(Duration::from_secs(75)) }
     }
 
     /// Whether there is a lull at this time, and whether it has lasted long enough for all to be well: the last fifth of

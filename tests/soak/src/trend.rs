@@ -55,7 +55,8 @@ fn blocks(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     chunks.map(|chunk| (median_of(chunk.iter().map(|it| it.0)), median_of(chunk.iter().map(|it| it.1)))).collect()
 }
 
-fn median_of(values: impl Iterator<Item = f64>) -> f64 {
+/// The middle one.
+pub fn median_of(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     median(&values)
