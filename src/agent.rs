@@ -281,6 +281,8 @@ impl Agent {
             layers: Arc::clone(&layers),
             oom: Arc::clone(&oom),
             process_groups: catalog::serves_any(config.metrics_profile, &["kata_pulse_top_process_"]),
+            exclude_interfaces: config.exclude_interfaces.clone(),
+            node: config.node.clone(),
             volume: volume::Options { kubelet: config.kubelet_dir.clone(), run_dir: config.run_dir.clone(), claims },
         });
         log_collectors(&config.enabled_collectors());
@@ -289,6 +291,7 @@ impl Agent {
                 run_dir: config.run_dir.clone(),
                 bundles: config.bundles(),
                 shim_scrape: config.shim_scrape,
+                exclude_interfaces: config.exclude_interfaces.clone(),
             };
             Katas::new(options, roots, &budget, Arc::clone(&cri))
         });

@@ -8,8 +8,9 @@ mod settings;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::collect::exclude::Exclude;
 use crate::collect::kata::gate::ShimScrape;
-use crate::collect::{COLLECTORS, Description};
+use crate::collect::{COLLECTORS, Description, node};
 use crate::cri::{RuntimeEndpoint, WELL_KNOWN_SOCKETS};
 use crate::discover::assemble::Scope;
 use crate::expose::family::Profile;
@@ -82,6 +83,10 @@ pub struct Config {
     pub shim_scrape: ShimScrape,
     /// Which pods get rows.
     pub scope: Scope,
+    /// Interfaces without container_network_* samples.
+    pub exclude_interfaces: Exclude,
+    /// What the node collector leaves out.
+    pub node: node::Options,
     /// How much is served.
     pub metrics_profile: Profile,
     /// The web configuration.
@@ -139,6 +144,13 @@ impl Config {
             scope: match settings.scope {
                 Some(ScopeName::Kata) => Scope::Kata,
                 Some(ScopeName::All) | None => Scope::All,
+            },
+            exclude_interfaces: exclude("exclude-interfaces", settings.exclude_interfaces, "")?,
+            node: node::Options {
+                interfaces: exclude("node-exclude-interfaces", settings.node_exclude_interfaces, "")?,
+                disks: exclude("node-exclude-disks", settings.node_exclude_disks, node::DISKS)?,
+                mounts: exclude("node-exclude-mounts", settings.node_exclude_mounts, node::MOUNTS)?,
+                filesystems: exclude("node-exclude-filesystems", settings.node_exclude_filesystems, node::FILESYSTEMS)?,
             },
             metrics_profile: settings.metrics_profile.unwrap_or_default(),
             web_config: settings.web_config.filter(|path| !path.as_os_str().is_empty()),
@@ -229,6 +241,11 @@ impl Config {
                     .map(|collector| collector.name.to_owned())
                     .collect(),
             ),
+            exclude_interfaces: Some(self.exclude_interfaces.as_str().to_owned()),
+            node_exclude_interfaces: Some(self.node.interfaces.as_str().to_owned()),
+            node_exclude_disks: Some(self.node.disks.as_str().to_owned()),
+            node_exclude_mounts: Some(self.node.mounts.as_str().to_owned()),
+            node_exclude_filesystems: Some(self.node.filesystems.as_str().to_owned()),
             metrics_profile: Some(self.metrics_profile),
             web_config: self.web_config.clone(),
             tls_self_signed: Some(self.tls_self_signed),
@@ -260,6 +277,10 @@ fn seconds(setting: &'static str, given: Option<f64>, default: f64) -> Result<Du
         Ok(duration) if given <= 86_400.0 => Ok(duration),
         _ => Err(value(setting, format!("{given} is not a number of seconds from 0 to 86400"))),
     }
+}
+
+fn exclude(setting: &'static str, given: Option<String>, default: &str) -> Result<Exclude, ConfigError> {
+    Exclude::new(given.as_deref().unwrap_or(default)).map_err(|problem| value(setting, problem))
 }
 
 fn check_address(setting: &'static str, address: &str) -> Result<(), ConfigError> {
@@ -344,5 +365,6 @@ mod tests {
         assert!(with(|s| s.max_age_secs = Some(f64::NAN)).starts_with("max-age-secs: "));
         assert!(with(|s| s.enable_collectors = Some(vec!["gpu".into()])).contains("cgroup, network"));
         assert!(with(|s| s.log_level = Some("loud".into())).starts_with("log-level: "));
+        assert!(with(|s| s.node_exclude_mounts = Some("^/(".into())).starts_with("node-exclude-mounts: "));
     }
 }

@@ -115,6 +115,21 @@ fn up(page: &Page, sandbox: &KataSandbox) -> Option<f64> {
 }
 
 #[test]
+fn an_excluded_interface_of_a_guest_has_no_samples() {
+    let node = KataNode::builder().sandbox(Runtime::Rust, Hypervisor::CloudHypervisor).start().expect("a node");
+    let received = |more: &[&str]| {
+        let mut flags = node.flags();
+        flags.extend(more.iter().map(Into::into));
+        let page = Agent::start(flags).page("/metrics");
+        let sandbox = &node.sandboxes()[0];
+        let of_pod = value(&page, "container_network_receive_bytes_total", sandbox, &[("interface", "eth0")]);
+        (up(&page, sandbox), of_pod.is_some())
+    };
+    assert_eq!(received(&[]), (Some(1.0), true));
+    assert_eq!(received(&["--exclude-interfaces", "^eth"]), (Some(1.0), false));
+}
+
+#[test]
 fn every_guest_behind_a_hybrid_vsock_is_told_as_it_is() {
     let mut builder = KataNode::builder();
     for (runtime, hypervisor) in [

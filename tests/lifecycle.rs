@@ -530,7 +530,14 @@ fn check_config_prints_what_is_in_force() {
         "listen-address:\n- 127.0.0.1:8090\nruntime-endpoint: auto\nmetrics-interval-secs: 0.0\nmax-age-secs: 1.0\n\
          sync-interval-secs: 5.0\nlog-level: info\nlog-format: logfmt\nhost-root: /\nprocfs: /proc\n\
          cgroupfs: /sys/fs/cgroup\nrun-dir: /run\nkubelet-dir: /var/lib/kubelet\nshim-scrape: safe\nscope: all\nenable-collectors:\n- cgroup\n- network\n- process\n\
-         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\n- node\n- volume\n- emptydir\n- top\nmetrics-profile: kubelet\ntls-self-signed: false\n\
+         - filesystem\n- kata\n- machine\ndisable-collectors:\n- fd\n- node\n- volume\n- emptydir\n- top\n\
+         exclude-interfaces: \"\"\nnode-exclude-interfaces: \"\"\n\
+         node-exclude-disks: ^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\\d+n\\d+p)\\d+$\nnode-exclude-mounts: >-\n  \
+         ^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)\n\
+         node-exclude-filesystems: >-\n  ^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|\
+         hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|erofs|sysfs|\
+         tracefs|efivarfs)$\n\
+         metrics-profile: kubelet\ntls-self-signed: false\n\
          auth-kubernetes: false\nvolume-claims: false\nservice-account-dir: /var/run/secrets/kubernetes.io/serviceaccount\n"
     );
     assert_eq!(outcome.stderr, "");
@@ -571,6 +578,11 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         ("KATA_PULSE_SCOPE", "kata"),
         ("KATA_PULSE_ENABLE_COLLECTORS", "fd"),
         ("KATA_PULSE_DISABLE_COLLECTORS", "network,process,machine"),
+        ("KATA_PULSE_EXCLUDE_INTERFACES", "^lxc"),
+        ("KATA_PULSE_NODE_EXCLUDE_INTERFACES", "^veth"),
+        ("KATA_PULSE_NODE_EXCLUDE_DISKS", "^dm-"),
+        ("KATA_PULSE_NODE_EXCLUDE_MOUNTS", "^/mnt"),
+        ("KATA_PULSE_NODE_EXCLUDE_FILESYSTEMS", "^tmpfs"),
         ("KATA_PULSE_METRICS_PROFILE", "all"),
     ];
     let yaml = kata_pulse_in(&environment, ["check-config", "--max-age-secs", "1"]).expect_code(0).stdout;
@@ -589,6 +601,11 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         ("kubelet-dir", "/k"),
         ("shim-scrape", "all"),
         ("scope", "kata"),
+        ("exclude-interfaces", "^lxc"),
+        ("node-exclude-interfaces", "^veth"),
+        ("node-exclude-disks", "^dm-"),
+        ("node-exclude-mounts", "^/mnt"),
+        ("node-exclude-filesystems", "^tmpfs"),
         ("metrics-profile", "all"),
     ] {
         assert_eq!(setting(&yaml, key), value, "{key} in {yaml}");

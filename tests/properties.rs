@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use kata_pulse::collect::cgroup::parse;
+use kata_pulse::collect::exclude::Exclude;
 use kata_pulse::collect::network::net_dev;
 use kata_pulse::discover::cgroup_path::{Class, Leaf, classify};
 use kata_pulse::expose::family::Profile;
@@ -324,7 +325,7 @@ proptest! {
         let _ = parse::device_number(content);
         let _ = parse::io_stat(content);
         let _ = parse::blkio(content);
-        let _ = net_dev(content);
+        let _ = net_dev(content, &Exclude::default());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod asker;
 mod block_devices;
 pub mod cgroup;
 mod descriptors;
+pub mod exclude;
 mod filesystem;
 pub mod held;
 pub mod kata;
@@ -15,7 +16,7 @@ mod machine;
 pub mod meminfo;
 mod mounted;
 pub mod network;
-mod node;
+pub mod node;
 pub mod oom;
 pub mod pid_stat;
 pub mod process;
@@ -219,6 +220,10 @@ pub struct Options {
     pub volume: volume::Options,
     /// Whether families of processes are served.
     pub process_groups: bool,
+    /// Interfaces that are not told of.
+    pub exclude_interfaces: exclude::Exclude,
+    /// What the node collector leaves out.
+    pub node: node::Options,
 }
 
 /// The collectors of one configuration and what they hold between collections.
@@ -232,16 +237,17 @@ pub struct Collection {
 impl Collection {
     /// Makes the enabled collectors. Nothing is read yet.
     pub fn new(options: Options) -> Self {
-        let Options { roots, budget, enabled, wanted, layers, oom, volume, process_groups } = options;
+        let Options { roots, budget, enabled, wanted, layers, oom, volume, process_groups, exclude_interfaces, node } =
+            options;
         tracing::debug!(descriptors = budget.max(), "files held open at most");
         let all: [Box<dyn Collector>; COLLECTORS.len() - 1] = [
             Box::new(cgroup::Cgroups::new(Arc::clone(&roots), wanted, Arc::clone(&budget))),
-            Box::new(network::Networks::new(Arc::clone(&roots), Arc::clone(&budget))),
+            Box::new(network::Networks::new(Arc::clone(&roots), Arc::clone(&budget), exclude_interfaces)),
             Box::new(process::Processes::new(Arc::clone(&roots))),
             Box::new(descriptors::DescriptorWalk::new(Arc::clone(&roots))),
             Box::new(filesystem::Filesystems::new(Arc::clone(&roots), layers)),
             Box::new(machine::Machines::new(Arc::clone(&roots))),
-            Box::new(node::Nodes::new(Arc::clone(&roots), Arc::clone(&budget))),
+            Box::new(node::Nodes::new(Arc::clone(&roots), Arc::clone(&budget), node)),
             Box::new(volume::Volumes::new(Arc::clone(&roots), volume.clone())),
             Box::new(volume::emptydir::EmptyDirs::new(&volume.kubelet)),
             Box::new(top::Tops::new(Arc::clone(&roots), process_groups)),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::collect::cgroup::parse::{self, ParseError};
+use crate::collect::exclude::Exclude;
 use crate::collect::held::{Budget, HeldFile, Reader};
 use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, Roots};
@@ -28,14 +29,14 @@ const PLUMBING: [&str; 4] = ["lo", "veth", "docker", "nerdctl"];
 const FALLBACK_TUNNELS: [&str; 9] =
     ["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0"];
 
-/// Parses `/proc/<pid>/net/dev`, plumbing left out.
+/// Parses `/proc/<pid>/net/dev`, without plumbing and what is excluded.
 ///
 /// ```text
 /// Inter-|   Receive                                                |  Transmit
 ///  face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
 ///   eth0: 3954423    2713    0    0    0     0          0         0    83058    1219    0    0    0     0       0          0
 /// ```
-pub fn net_dev(content: &[u8]) -> Result<Vec<Interface>, ParseError> {
+pub fn net_dev(content: &[u8], exclude: &Exclude) -> Result<Vec<Interface>, ParseError> {
     let mut interfaces = Vec::new();
     for line in content.split(|byte| *byte == b'\n') {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
@@ -43,7 +44,7 @@ pub fn net_dev(content: &[u8]) -> Result<Vec<Interface>, ParseError> {
         let lower = name.to_ascii_lowercase();
         // The tap of a Kata pod mirrors its eth0 with the directions swapped.
         let mirror = lower.starts_with("tap") && lower.ends_with("_kata");
-        if mirror || PLUMBING.iter().any(|prefix| lower.starts_with(prefix)) {
+        if mirror || PLUMBING.iter().any(|prefix| lower.starts_with(prefix)) || exclude.has(name) {
             continue;
         }
         let mut columns = [0u64; 16];
@@ -76,6 +77,7 @@ pub fn net_dev(content: &[u8]) -> Result<Vec<Interface>, ParseError> {
 pub struct Networks {
     procs: Procs,
     reader: Reader,
+    exclude: Exclude,
     held: HashMap<String, Namespace>,
 }
 
@@ -89,8 +91,8 @@ struct Namespace {
 
 impl Networks {
     /// A collector that has read nothing yet.
-    pub fn new(roots: Arc<Roots>, budget: Arc<Budget>) -> Self {
-        Self { procs: Procs::new(roots), reader: Reader::new(budget), held: HashMap::new() }
+    pub fn new(roots: Arc<Roots>, budget: Arc<Budget>, exclude: Exclude) -> Self {
+        Self { procs: Procs::new(roots), reader: Reader::new(budget), exclude, held: HashMap::new() }
     }
 
     /// Opens the namespace of the first process found in `cgroups`.
@@ -128,7 +130,7 @@ impl Networks {
         if *of_node {
             return Vec::new();
         }
-        match self.reader.parse(dev, dir, "dev", net_dev) {
+        match self.reader.parse(dev, dir, "dev", |content| net_dev(content, &self.exclude)) {
             Ok(Some(interfaces)) => interfaces,
             // The process is gone and the file was not held: look for another process next time.
             Ok(None) | Err(_) => {
@@ -178,22 +180,31 @@ mod tests {
         let text = format!(
             "{HEADER}    lo: 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9 9\n  eth0: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n veth1: 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n tunl0: 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n  gre0: 0 0 0 0 0 0 0 0 1 0 0 0 0 0 0 0\ntap0_kata: 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n"
         );
-        let names: Vec<String> = net_dev(text.as_bytes()).unwrap().into_iter().map(|i| i.name).collect();
+        let names: Vec<String> =
+            net_dev(text.as_bytes(), &Exclude::default()).unwrap().into_iter().map(|i| i.name).collect();
         assert_eq!(names, ["eth0", "gre0"]);
     }
 
     #[test]
     fn columns_are_the_kernels() {
         let text = format!("{HEADER}  eth0:1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n");
-        let found = net_dev(text.as_bytes()).unwrap();
+        let found = net_dev(text.as_bytes(), &Exclude::default()).unwrap();
         assert_eq!(found[0].receive, Traffic { bytes: Bytes(1), packets: 2, errors: 3, dropped: 4 });
         assert_eq!(found[0].transmit, Traffic { bytes: Bytes(9), packets: 10, errors: 11, dropped: 12 });
-        assert_eq!(net_dev(b"eth0: 1 2 3\n"), Err(ParseError("net/dev")));
+        assert_eq!(net_dev(b"eth0: 1 2 3\n", &Exclude::default()), Err(ParseError("net/dev")));
+    }
+
+    #[test]
+    fn what_is_excluded_makes_room() {
+        let many = (0..200).map(|n| format!("lxc{n}: 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n"));
+        let text: String = many.chain(["eth0: 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n".to_owned()]).collect();
+        let found = net_dev(text.as_bytes(), &Exclude::new("^lxc").unwrap()).unwrap();
+        assert_eq!(found.iter().map(|interface| interface.name.as_str()).collect::<Vec<_>>(), ["eth0"]);
     }
 
     #[test]
     fn a_flood_of_interfaces_is_cut() {
         let many: String = (0..1000).map(|n| format!("e{n}: 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1\n")).collect();
-        assert_eq!(net_dev(many.as_bytes()).unwrap().len(), MAX_INTERFACES);
+        assert_eq!(net_dev(many.as_bytes(), &Exclude::default()).unwrap().len(), MAX_INTERFACES);
     }
 }

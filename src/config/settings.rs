@@ -99,6 +99,31 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one_or_many")]
     pub disable_collectors: Option<Vec<String>>,
 
+    /// Interfaces without container_network_* samples, a regular expression such as ^(cali|lxc)
+    #[arg(long, env = "KATA_PULSE_EXCLUDE_INTERFACES", value_name = "REGEX", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_interfaces: Option<String>,
+
+    /// Interfaces that the node collector leaves out, such as ^(veth|cali|lxc)
+    #[arg(long, env = "KATA_PULSE_NODE_EXCLUDE_INTERFACES", value_name = "REGEX", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_exclude_interfaces: Option<String>,
+
+    /// Block devices that the node collector leaves out [default: partitions, floppies, loop and RAM devices]
+    #[arg(long, env = "KATA_PULSE_NODE_EXCLUDE_DISKS", value_name = "REGEX", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_exclude_disks: Option<String>,
+
+    /// Mount points that the node collector leaves out [default: /dev, /proc, /sys and what container engines mount]
+    #[arg(long, env = "KATA_PULSE_NODE_EXCLUDE_MOUNTS", value_name = "REGEX", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_exclude_mounts: Option<String>,
+
+    /// Types of filesystems that the node collector leaves out [default: those that hold no files of users]
+    #[arg(long, env = "KATA_PULSE_NODE_EXCLUDE_FILESYSTEMS", value_name = "REGEX", global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_exclude_filesystems: Option<String>,
+
     /// How much is served: dashboards, kubelet or all [default: kubelet]
     #[arg(long, env = "KATA_PULSE_METRICS_PROFILE", value_name = "PROFILE", global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,6 +224,11 @@ impl Settings {
             scope: self.scope.or(lesser.scope),
             enable_collectors: self.enable_collectors.or(lesser.enable_collectors),
             disable_collectors: self.disable_collectors.or(lesser.disable_collectors),
+            exclude_interfaces: self.exclude_interfaces.or(lesser.exclude_interfaces),
+            node_exclude_interfaces: self.node_exclude_interfaces.or(lesser.node_exclude_interfaces),
+            node_exclude_disks: self.node_exclude_disks.or(lesser.node_exclude_disks),
+            node_exclude_mounts: self.node_exclude_mounts.or(lesser.node_exclude_mounts),
+            node_exclude_filesystems: self.node_exclude_filesystems.or(lesser.node_exclude_filesystems),
             metrics_profile: self.metrics_profile.or(lesser.metrics_profile),
             web_config: self.web_config.or(lesser.web_config),
             tls_self_signed: self.tls_self_signed.or(lesser.tls_self_signed),

@@ -117,6 +117,8 @@ fn collection(node: &Runc) -> Collection {
         oom: Arc::default(),
         volume: Default::default(),
         process_groups: false,
+        exclude_interfaces: Default::default(),
+        node: Default::default(),
     })
 }
 

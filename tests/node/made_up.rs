@@ -32,6 +32,24 @@ fn the_network_is_that_of_the_hosts_first_process() {
 }
 
 #[test]
+fn what_is_excluded_is_left_out() {
+    let host = Host::v2();
+    host.write("proc/1/net/arp", "IP address\n192.0.2.1 0x1 0x2 00:00:5e:00:53:01 * ens5\n");
+    let mut flags = host.flags();
+    flags.extend(["--enable-collectors", "node", "--exclude-interfaces", "^ens"].map(Into::into));
+    flags.extend(["--node-exclude-interfaces", "^(ens|veth)", "--node-exclude-disks", "^nvme"].map(Into::into));
+    let page = Agent::start(flags).page("/metrics");
+    let devices = |family: &str| -> Vec<String> {
+        page.matching(family, &[]).iter().filter_map(|sample| Some(sample.label("device")?.to_owned())).collect()
+    };
+    assert_eq!(devices("node_network_receive_bytes_total"), ["lo"]);
+    assert!(!devices("node_disk_read_bytes_total").iter().any(|device| device.starts_with("nvme")));
+    assert_eq!(devices("node_arp_entries"), [""; 0]);
+    assert_eq!(page.matching("container_network_receive_bytes_total", &[("interface", "ens5")]).len(), 0);
+    assert_eq!(page.value("kata_pulse_collector_success", &[("collector", "node")]), 1.0);
+}
+
+#[test]
 fn what_files_say_twice_is_served_once() {
     let host = Host::v2();
     let twice = |path: &str, text: &str| host.write(path, &text.repeat(2));

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::collect::Roots;
 use crate::collect::cgroup::layout::Layout;
 use crate::collect::cgroup::parse::ParseError;
+use crate::collect::exclude::Exclude;
 use crate::collect::held::{Budget, HeldFile, Reader};
 use crate::collect::network::{net_dev, same_file};
 use crate::model::host_side::HostSide;
@@ -238,7 +239,7 @@ impl SandboxHost {
 
 /// `net/dev` without the taps: they mirror the pod's interfaces to the guest, with the directions swapped.
 fn pod_interfaces(content: &[u8]) -> Result<Vec<Interface>, ParseError> {
-    let mut interfaces = net_dev(content)?;
+    let mut interfaces = net_dev(content, &Exclude::default())?;
     interfaces.retain(|interface| !interface.name.starts_with("tap"));
     Ok(interfaces)
 }

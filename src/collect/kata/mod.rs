@@ -38,6 +38,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout_at;
 
 use crate::collect::Roots;
+use crate::collect::exclude::Exclude;
 use crate::collect::held::Budget;
 use crate::cri::Cri;
 use crate::model::guest::Hypervisor;
@@ -81,6 +82,8 @@ pub struct Options {
     pub bundles: Vec<PathBuf>,
     /// What may be asked of shims.
     pub shim_scrape: ShimScrape,
+    /// Interfaces without `container_network_*` samples.
+    pub exclude_interfaces: Exclude,
 }
 
 type SharedProbe = Arc<AsyncMutex<Probe>>;
@@ -259,7 +262,7 @@ impl Katas {
             }
             let host = measured.report.host.as_ref().is_some_and(|host| !host.network.is_empty());
             let side = network.after(measured.heard, host);
-            measured.settle(side, disks);
+            measured.settle(side, disks, &self.options.exclude_interfaces);
         }
     }
 

@@ -204,10 +204,8 @@ impl Family {
         // The first of two stays.
         plain.dedup_by(|(later, _), (earlier, _)| later == earlier);
         *dropped += (found - plain.len()) as u64;
-        let mut samples: Vec<PassedSample> = plain
-            .into_iter()
-            .map(|(labels, value)| PassedSample { suffix: "", labels, bound: None, value })
-            .collect();
+        let mut samples: Vec<PassedSample> =
+            plain.into_iter().map(|(labels, value)| PassedSample { suffix: "", labels, bound: None, value }).collect();
         for (labels, mut compound) in compound {
             compound.parts.sort_by(|(one, _), (other, _)| one.total_cmp(other));
             let (Some(sum), Some(count), true) = (compound.sum, compound.count, compound.is_sound(kind)) else {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::collect::exclude::Exclude;
 use crate::collect::kata::network_choice::{Heard, NetworkSide};
 use crate::collect::kata::{allowance, devices};
 use crate::collect::oom::Ledger;
@@ -106,7 +107,7 @@ impl Measured {
     }
 
     /// Names devices, bounds what the guest named, and puts the pod's network where rows look for it.
-    pub fn settle(&mut self, network: Option<NetworkSide>, disks: &[String]) {
+    pub fn settle(&mut self, network: Option<NetworkSide>, disks: &[String], exclude: &Exclude) {
         for usage in self.containers.values_mut() {
             devices::name(&mut usage.io, disks);
         }
@@ -120,6 +121,7 @@ impl Measured {
             Some(NetworkSide::Host) => host.as_ref().map(|host| host.network.clone()).unwrap_or_default(),
             None => Vec::new(),
         };
+        interfaces.retain(|interface| !exclude.has(&interface.name));
         if let (Some(side), false) = (network, interfaces.is_empty()) {
             values_from.insert("network", side.as_str());
         }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use procfs::FromRead;
-use procfs::process::{MountInfo, MountInfos};
+use procfs::process::MountInfos;
 
+use super::Options;
 use crate::collect::asker::{self, Answer, Asker};
 use crate::collect::{CollectError, mounted};
 use crate::model::node::{FilesystemUsage, MountedFilesystem};
@@ -20,40 +21,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Most mounts told of.
 const MOST: usize = 1024;
 
-/// Mount points that node_exporter leaves out when nobody says otherwise, and what lies below them.
-const NO_STORAGE: [&str; 6] =
-    ["/dev", "/proc", "/sys", "/run/credentials/*", "/var/lib/docker/*", "/var/lib/containers/storage/*"];
-
-/// Types that it leaves out.
-const NO_TYPES: [&str; 26] = [
-    "autofs",
-    "binfmt_misc",
-    "bpf",
-    "cgroup",
-    "cgroup2",
-    "configfs",
-    "debugfs",
-    "devpts",
-    "devtmpfs",
-    "fusectl",
-    "hugetlbfs",
-    "iso9660",
-    "mqueue",
-    "nsfs",
-    "overlay",
-    "proc",
-    "procfs",
-    "pstore",
-    "rpc_pipefs",
-    "securityfs",
-    "selinuxfs",
-    "squashfs",
-    "erofs",
-    "sysfs",
-    "tracefs",
-    "efivarfs",
-];
-
 /// Asks every mount of a table.
 #[derive(Debug, Default)]
 pub(super) struct Filesystems {
@@ -63,15 +30,23 @@ pub(super) struct Filesystems {
 impl Filesystems {
     /// The mounts of the node, whose root this process sees at `root`, from `proc`. What this process does not see is
     /// left out.
-    pub(super) fn read(&mut self, proc: &Path, root: &Path) -> Result<Vec<MountedFilesystem>, CollectError> {
+    pub(super) fn read(
+        &mut self,
+        proc: &Path,
+        root: &Path,
+        exclude: &Options,
+    ) -> Result<Vec<MountedFilesystem>, CollectError> {
         let path = proc.join("1/mountinfo");
         let table = MountInfos::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
         let until = Instant::now() + PATIENCE;
         let mut seen = HashSet::new();
         let mut all = Vec::new();
-        for mount in table.0.iter().filter(|mount| is_storage(mount)) {
+        for mount in &table.0 {
             let (device, fstype) = (mount.mount_source.clone().unwrap_or_default(), mount.fs_type.clone());
             let mountpoint = mount.mount_point.to_string_lossy().into_owned();
+            if exclude.filesystems.has(&fstype) || exclude.mounts.has(&mountpoint) {
+                continue;
+            }
             if all.len() == MOST || !seen.insert((device.clone(), mountpoint.clone())) {
                 continue;
             }
@@ -87,15 +62,6 @@ impl Filesystems {
         }
         Ok(all)
     }
-}
-
-fn is_storage(mount: &MountInfo) -> bool {
-    let left_out = |pattern: &&str| match pattern.strip_suffix("/*") {
-        // What is below it, and not the directory itself.
-        Some(above) => mount.mount_point.starts_with(above) && mount.mount_point != Path::new(above),
-        None => mount.mount_point.starts_with(pattern),
-    };
-    !NO_TYPES.contains(&mount.fs_type.as_str()) && !NO_STORAGE.iter().any(left_out)
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::collect::cgroup::parse::{ParseError, pressure, single};
+use crate::collect::exclude::Exclude;
 use crate::collect::held::{Budget, HeldFile, Reader};
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::node::{CpuTime, HostInterface, HostPressure, Node, Processor, Uname};
@@ -28,10 +29,34 @@ const IDLE_STEP_BACK: f64 = 3.0;
 /// Where `idle` is among a CPU's modes.
 const IDLE: usize = 3;
 
+/// Block devices that node_exporter leaves out when nobody says otherwise.
+pub const DISKS: &str = r"^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$";
+
+/// Mount points that it leaves out.
+pub const MOUNTS: &str = r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($|/)";
+
+/// Types of filesystems that it leaves out.
+pub const FILESYSTEMS: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|\
+    mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|erofs|sysfs|tracefs|efivarfs)$";
+
+/// What is left out.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Interfaces, by name.
+    pub interfaces: Exclude,
+    /// Block devices, by name.
+    pub disks: Exclude,
+    /// Filesystems, by mount point.
+    pub mounts: Exclude,
+    /// Filesystems, by type.
+    pub filesystems: Exclude,
+}
+
 /// Reads the node.
 #[derive(Debug)]
 pub struct Nodes {
     roots: Arc<Roots>,
+    exclude: Options,
     reader: Reader,
     held: HashMap<&'static str, HeldFile>,
     filesystems: filesystems::Filesystems,
@@ -49,10 +74,10 @@ struct Slow {
 
 impl Nodes {
     /// A collector that has read nothing yet.
-    pub fn new(roots: Arc<Roots>, budget: Arc<Budget>) -> Self {
+    pub fn new(roots: Arc<Roots>, budget: Arc<Budget>, exclude: Options) -> Self {
         let (held, cpus) = Default::default();
         let filesystems = filesystems::Filesystems::default();
-        Self { roots, reader: Reader::new(budget), held, filesystems, cpus, slow: None }
+        Self { roots, exclude, reader: Reader::new(budget), held, filesystems, cpus, slow: None }
     }
 
     /// A file of procfs, if the kernel has it.
@@ -84,8 +109,10 @@ impl Nodes {
 
     fn network(&mut self) -> Vec<HostInterface> {
         let mut interfaces = self.read("1/net/dev", parse::net_dev).unwrap_or_default();
+        let exclude = &self.exclude.interfaces;
+        interfaces.retain(|interface| !exclude.has(&interface.device));
         once(&mut interfaces, |interface| interface.device.clone());
-        sysfs::describe(&self.roots.sys, &mut interfaces);
+        sysfs::describe(&self.roots.sys, &mut interfaces, exclude);
         interfaces
     }
 
@@ -135,12 +162,15 @@ impl Nodes {
         for named in [&mut memory, &mut vmstat, &mut netstat, &mut sockstat] {
             once(named, |named| named.name);
         }
-        let mut disks = self.read("diskstats", parse::diskstats).unwrap_or_default();
+        let exclude = self.exclude.clone();
+        let mut disks = self.read("diskstats", |content| parse::diskstats(content, &exclude.disks)).unwrap_or_default();
         let mut softnet = self.lines("1/net/softnet_stat", parse::softnet).unwrap_or_default();
         once(&mut disks, |disk| disk.device.clone());
         once(&mut softnet, |row| row.cpu.clone());
+        let mut neighbours = self.lines("1/net/arp", parse::arp).unwrap_or_default();
+        neighbours.retain(|(device, _)| !exclude.interfaces.has(device));
         let roots = Arc::clone(&self.roots);
-        let (filesystems, problem) = match self.filesystems.read(&roots.proc, &roots.host) {
+        let (filesystems, problem) = match self.filesystems.read(&roots.proc, &roots.host, &exclude) {
             Ok(filesystems) => (filesystems, None),
             Err(error) => (Vec::new(), Some(error)),
         };
@@ -160,7 +190,7 @@ impl Nodes {
             softnet,
             open_files: self.read("sys/fs/file-nr", parse::file_nr),
             conntrack,
-            neighbours: self.lines("1/net/arp", parse::arp).unwrap_or_default(),
+            neighbours,
             uname,
             os,
             time: now.map(|now| Seconds::from_nanos(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))),
@@ -199,11 +229,30 @@ mod tests {
     }
 
     #[test]
+    fn what_node_exporter_leaves_out_is_left_out() {
+        let has = |pattern: &str| {
+            let exclude = Exclude::new(pattern).unwrap();
+            move |name: &&str| exclude.has(name)
+        };
+        let parts = ["loop0", "ram15", "zram0", "fd0", "sda1", "hdb12", "xvda1", "vdz9", "nvme0n1p1", "nvme10n2p15"];
+        assert!(parts.iter().all(has(DISKS)));
+        let disks = ["sda", "vdb", "nvme0n1", "dm-0", "md127", "sr0", "mmcblk0", "mmcblk0p1", "sdaa1", "nbd0", "zd0"];
+        assert!(!disks.iter().any(has(DISKS)));
+        let plumbing = ["/dev", "/dev/shm", "/proc/sys", "/sys", "/run/credentials/a", "/var/lib/docker/overlay2/x"];
+        assert!(plumbing.iter().all(has(MOUNTS)));
+        let storage =
+            ["/", "/device", "/run", "/run/credentials", "/var/lib/docker", "/var/lib/kubelet/pods/1", "/a/dev"];
+        assert!(!storage.iter().any(has(MOUNTS)));
+        assert!(["cgroup", "cgroup2", "iso9660", "mqueue", "efivarfs", "overlay"].iter().all(has(FILESYSTEMS)));
+        assert!(!["ext4", "tmpfs", "xfs", "nfs4", "fuse.lxcfs", "cgroup3"].iter().any(has(FILESYSTEMS)));
+    }
+
+    #[test]
     fn a_cpu_steps_back_only_when_it_was_taken_out() {
         let root = tempfile::tempdir().unwrap();
         let here = root.path().to_owned();
         let roots = Roots { host: here.clone(), proc: here.clone(), sys: here.clone(), cgroup: here };
-        let mut nodes = Nodes::new(Arc::new(roots), Budget::new(8));
+        let mut nodes = Nodes::new(Arc::new(roots), Budget::new(8), Options::default());
         let mut steady = |idle, iowait| {
             let modes = nodes.steady(vec![cpu(idle, iowait)]).remove(0).modes;
             (modes[IDLE].as_f64(), modes[IDLE + 1].as_f64())

@@ -2,6 +2,7 @@
 //! Lines that are not understood are skipped, unknown ones too; a known field of another shape is the error.
 
 use crate::collect::cgroup::parse::{ParseError, keyed, number};
+use crate::collect::exclude::Exclude;
 use crate::collect::node::names::family;
 use crate::model::node::{BlockDevice, CpuTime, HostInterface, KernelCounters, Named, Softnet, Transfers};
 use crate::model::units::{Bytes, Seconds, Value};
@@ -191,18 +192,18 @@ pub(super) fn sockstat(content: &[u8], page: u64) -> Vec<Named> {
     found
 }
 
-/// `/proc/diskstats`, without partitions and devices that are no disks: node_exporter's own rule.
+/// `/proc/diskstats`, without what is excluded.
 ///
 /// ```text
 ///  254       0 vda 1197451 67987 69305338 6505887 372443 1774559 284415184 4749362 0 846136 11921720 1380215 132 226258776 579785 29609 86684
 /// ```
-pub(super) fn diskstats(content: &[u8]) -> Result<Vec<BlockDevice>, ParseError> {
+pub(super) fn diskstats(content: &[u8], exclude: &Exclude) -> Result<Vec<BlockDevice>, ParseError> {
     let mut disks = Vec::new();
     for line in lines(content) {
         let mut words = words(line);
         let (Some(major), Some(minor), Some(device)) = (words.next(), words.next(), words.next()) else { continue };
         let device = text(device);
-        if is_part_or_plumbing(&device) || disks.len() == MOST {
+        if exclude.has(&device) || disks.len() == MOST {
             continue;
         }
         let columns: Vec<u64> = words.map_while(number).collect();
@@ -230,24 +231,6 @@ pub(super) fn diskstats(content: &[u8]) -> Result<Vec<BlockDevice>, ParseError> 
         });
     }
     Ok(disks)
-}
-
-/// `^(z?ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$`
-fn is_part_or_plumbing(device: &str) -> bool {
-    let stem = device.trim_end_matches(|byte: char| byte.is_ascii_digit());
-    if stem.len() == device.len() {
-        return false;
-    }
-    if matches!(stem, "ram" | "zram" | "loop" | "fd") {
-        return true;
-    }
-    let disk = ["hd", "sd", "vd", "xvd"].iter().find_map(|kind| stem.strip_prefix(kind));
-    let nvme = || {
-        let (controller, namespace) = stem.strip_prefix("nvme")?.strip_suffix('p')?.split_once('n')?;
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        (digits(controller) && digits(namespace)).then_some(())
-    };
-    disk.is_some_and(|letter| letter.len() == 1 && letter.as_bytes()[0].is_ascii_lowercase()) || nvme().is_some()
 }
 
 /// `/proc/<pid>/net/dev`, every interface of it.
@@ -394,25 +377,15 @@ mod tests {
     }
 
     #[test]
-    fn partitions_and_plumbing_are_no_disks() {
-        for name in ["ram0", "zram1", "loop7", "fd0", "sda1", "hdb2", "vdc3", "xvda1", "nvme0n1p3", "nvme10n2p1"] {
-            assert!(is_part_or_plumbing(name), "{name}");
-        }
-        for name in ["sda", "vdb", "nvme0n1", "dm-0", "md127", "sr0", "mmcblk0", "mmcblk0p1", "sdaa1", "nbd0", "zd0"] {
-            assert!(!is_part_or_plumbing(name), "{name}");
-        }
-    }
-
-    #[test]
     fn disk_lines_of_every_age_are_read() {
-        let disks =
-            diskstats(b" 254 0 vda 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n 8 0 sda 1 2 3 4 5 6 7 8 9 10 11\n")
-                .unwrap();
+        let text =
+            b" 254 0 vda 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17\n 8 0 sda 1 2 3 4 5 6 7 8 9 10 11\n 8 1 sda1 1\n";
+        let disks = diskstats(text, &Exclude::new("[0-9]$").unwrap()).unwrap();
         assert_eq!((disks[0].written.sectors, disks[0].in_progress), (7, 9));
         assert_eq!(disks[0].discards.map(|discards| discards.time), Some(Seconds::from_millis(15)));
         assert_eq!(disks[0].flushes, Some((16, Seconds::from_millis(17))));
         assert_eq!((disks[1].discards, disks[1].flushes), (None, None));
-        assert_eq!(diskstats(b" 8 0 sda 1 2\n"), Err(ParseError("diskstats")));
+        assert_eq!(diskstats(b" 8 0 sda 1 2\n", &Exclude::default()), Err(ParseError("diskstats")));
     }
 
     #[test]
@@ -451,7 +424,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (stat(&bytes), loadavg(&bytes), diskstats(&bytes), net_dev(&bytes), file_nr(&bytes));
+            let _ = (stat(&bytes), loadavg(&bytes), diskstats(&bytes, &Exclude::default()), net_dev(&bytes), file_nr(&bytes));
             let _ = (meminfo(&bytes), vmstat(&bytes), netstat(&bytes));
             let _ = (snmp6(&bytes), sockstat(&bytes, 4096));
             let _ = (softnet(&bytes), conntrack(&bytes), arp(&bytes));

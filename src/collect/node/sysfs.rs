@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::collect::exclude::Exclude;
 use crate::model::node::{CPU_LABELS, HostInterface, InterfaceInfo, Processor, SETTINGS};
 
 /// Longest text of a file that is taken.
@@ -24,13 +25,13 @@ fn number(path: &Path) -> Option<u64> {
 }
 
 /// Adds what sysfs knows of the interfaces, and those that only sysfs knows.
-pub(super) fn describe(sys: &Path, interfaces: &mut Vec<HostInterface>) {
+pub(super) fn describe(sys: &Path, interfaces: &mut Vec<HostInterface>, exclude: &Exclude) {
     let root = sys.join("class/net");
     for entry in std::fs::read_dir(&root).into_iter().flatten().flatten() {
         let Ok(device) = entry.file_name().into_string() else { continue };
         let dir = entry.path();
         // Beside interfaces there is a file, `bonding_masters`.
-        if !dir.join("ifindex").exists() {
+        if exclude.has(&device) || !dir.join("ifindex").exists() {
             continue;
         }
         let at = interfaces.iter().position(|known| known.device == device).unwrap_or_else(|| {
@@ -119,7 +120,7 @@ mod tests {
             fs::write(dir.join(file), content).unwrap();
         }
         let mut interfaces = vec![HostInterface { device: "lo".to_owned(), ..HostInterface::default() }];
-        describe(sys.path(), &mut interfaces);
+        describe(sys.path(), &mut interfaces, &Exclude::default());
         assert_eq!(interfaces.len(), 2);
         assert_eq!(interfaces[0].info, None);
         let of = |name: &str| interfaces[1].settings[SETTINGS.iter().position(|setting| *setting == name).unwrap()];

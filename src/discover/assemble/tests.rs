@@ -118,18 +118,15 @@ fn what_lies_below_a_kata_pod_is_never_a_row() {
     let mut by_handler = sandbox("web", "u1", &[("app", 'b')]);
     by_handler.runtime_handler = "kata-clh".into();
     let mut by_type = sandbox("web", "u1", &[("app", 'b')]);
-    by_type.detail =
-        Some(SandboxDetail { runtime_type: "io.containerd.kata.v2".into(), ..SandboxDetail::default() });
-    for (known, directories) in
-        [(by_handler, &[][..]), (by_type, &[]), (sandbox("web", "u1", &[("app", 'b')]), &['a'])]
+    by_type.detail = Some(SandboxDetail { runtime_type: "io.containerd.kata.v2".into(), ..SandboxDetail::default() });
+    for (known, directories) in [(by_handler, &[][..]), (by_type, &[]), (sandbox("web", "u1", &[("app", 'b')]), &['a'])]
     {
         let all = assemble(&view("containerd", vec![('a', known)]), &found, directories);
         let (guests, hosts): (Vec<_>, Vec<_>) = all.inventory.subjects.iter().partition(|subject| subject.in_guest);
         let keys: Vec<&str> = hosts.iter().map(|subject| subject.key()).collect();
         assert_eq!(keys, ["/", "/kubepods", "/kubepods/burstable", POD]);
         assert!(guests.iter().all(|subject| subject.cgroup.is_none() && subject.network == Network::None));
-        let names: Vec<_> =
-            guests.iter().map(|subject| (subject.key(), subject.labels.container.as_str())).collect();
+        let names: Vec<_> = guests.iter().map(|subject| (subject.key(), subject.labels.container.as_str())).collect();
         assert_eq!(names, [(paths[0].as_str(), ""), (paths[1].as_str(), "app")], "as runc would have named them");
         assert_eq!(all.inventory.sandboxes[0].runtime, Runtime::Kata);
     }

@@ -17,6 +17,7 @@ use flate2::read::GzDecoder;
 use kata_pulse::agent::AgentHandle;
 use kata_pulse::cli::Cli;
 use kata_pulse::collect::cgroup::parse::{CpuStatV2, MemoryStatV2, io_stat, pressure};
+use kata_pulse::collect::exclude::Exclude;
 use kata_pulse::collect::kata::cloud_hypervisor::{parse_counters, parse_info};
 use kata_pulse::collect::kata::{guest_text, stats};
 use kata_pulse::collect::network::net_dev;
@@ -79,7 +80,7 @@ fn parsers(criterion: &mut Criterion) {
     parse(criterion, "cpu.stat", &largest(&cgroup, "cpu.stat"), |input| CpuStatV2::parse(input).unwrap());
     parse(criterion, "io.stat", &largest(&cgroup, "io.stat"), |input| io_stat(input).unwrap());
     parse(criterion, "memory.pressure", &largest(&cgroup, "memory.pressure"), |input| pressure(input).unwrap());
-    parse(criterion, "net dev", &largest(&proc, "net/dev"), |input| net_dev(input).unwrap());
+    parse(criterion, "net dev", &largest(&proc, "net/dev"), |input| net_dev(input, &Exclude::default()).unwrap());
     parse(criterion, "guest text", &fixture("agent-getmetrics-guest.txt.gz"), guest_text::Parser::parse);
     parse(criterion, "shim text", &fixture("shim-metrics-go-clh.txt.gz"), guest_text::Parser::parse);
     parse(criterion, "agent StatsContainer", &fixture("agent-stats-cgroup2-writer.pb"), |input| {

@@ -8,6 +8,7 @@ use kata_pulse::collect::cgroup::parse::{
     self, CpuStatV1, CpuStatV2, CpuacctStat, MemoryEvents, MemoryStatV1, MemoryStatV2, ParseError,
 };
 use kata_pulse::collect::cgroup::v1;
+use kata_pulse::collect::exclude::Exclude;
 use kata_pulse::collect::kata::host::parse::{Io, Status, memory_v1, memory_v2};
 use kata_pulse::collect::meminfo::Meminfo;
 use kata_pulse::collect::network::net_dev;
@@ -186,7 +187,7 @@ pub fn proc_files(content: &[u8]) {
         assert_eq!(last(content, "read_bytes:", b' ').and_then(number), Some(read));
         assert_eq!(last(content, "write_bytes:", b' ').and_then(number), Some(written));
     }
-    let network = within(content.len(), 100, 8 << 10, || net_dev(content)).unwrap_or_default();
+    let network = within(content.len(), 100, 8 << 10, || net_dev(content, &Exclude::default())).unwrap_or_default();
     assert!(network.len() <= 128 && network.iter().all(|interface| interface.name != "lo"));
     page::of_usage(Usage { network, ..Usage::default() });
     let _ = max_open_files(content);

@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use kata_pulse::collect::cgroup::layout::Layout;
 use kata_pulse::collect::cgroup::{Hugepages, Wanted};
+use kata_pulse::collect::exclude::Exclude;
 use kata_pulse::collect::held::Budget;
 use kata_pulse::collect::oom::Ledger;
 use kata_pulse::collect::writable_layer::WritableLayers;
-use kata_pulse::collect::{COLLECTORS, Collection, Options, Roots, volume};
+use kata_pulse::collect::{COLLECTORS, Collection, Options, Roots, node, volume};
 use kata_pulse::discover::assemble::{Assembler, Evidence, Scope};
 use kata_pulse::discover::cgroups::Tree;
 use kata_pulse::discover::runtime_view::RuntimeView;
@@ -198,6 +199,8 @@ impl Node {
             layers: Arc::new(WritableLayers::default()),
             oom: Arc::new(Ledger::default()),
             process_groups: true,
+            exclude_interfaces: Exclude::default(),
+            node: node::Options::default(),
             volume: volume::Options {
                 kubelet: self.host.path("var/lib/kubelet"),
                 run_dir: self.host.path("run"),
