@@ -37,6 +37,10 @@ pub fn write_float(number: f64, out: &mut Vec<u8>) {
     if number.is_sign_negative() {
         out.push(b'-');
     }
+    if number.fract() == 0.0 && number.abs() < EXACT as f64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number below the bound")]
+        return write_decimal(number.abs() as u64, 0, out);
+    }
     let mut text = [0u8; 32];
     let mut rest = &mut text[..];
     // Shortest round-trip digits, always `d.ddde±n`. At most 24 bytes, so the write cannot fail.

@@ -119,14 +119,19 @@ impl LabelBlock {
 
 /// Appends `value` with backslash, double quote and line feed escaped, as both text formats ask.
 pub fn escape_label_value(value: &str, out: &mut String) {
-    for character in value.chars() {
-        match character {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            other => out.push(other),
-        }
+    let mut rest = value;
+    while let Some(at) = memchr::memchr3(b'\\', b'"', b'\n', rest.as_bytes()) {
+        // These three are characters of their own wherever they stand.
+        let (plain, special) = rest.split_at(at);
+        out.push_str(plain);
+        out.push_str(match special.as_bytes() {
+            [b'\\', ..] => "\\\\",
+            [b'"', ..] => "\\\"",
+            _ => "\\n",
+        });
+        rest = special.get(1..).unwrap_or_default();
     }
+    out.push_str(rest);
 }
 
 /// The value cut to [`MAX_LABEL_BYTES`].

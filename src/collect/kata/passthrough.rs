@@ -11,6 +11,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use memchr::memchr3;
+
 use crate::collect::kata::exposition::{Lines, Malformed, Quoted, each_label};
 use crate::model::identity::{bounded, escape_label_value};
 use crate::model::inventory::KataRuntime;
@@ -124,7 +126,7 @@ impl Kept {
     /// Takes one line, which is neither blank nor a comment and has no blanks around it.
     fn take(&mut self, runtime: KataRuntime, line: &[u8]) -> Result<(), Malformed> {
         let line = std::str::from_utf8(line).map_err(|_| Malformed)?;
-        let (name, rest) = line.split_at(line.find(['{', ' ', '\t']).ok_or(Malformed)?);
+        let (name, rest) = line.split_at(memchr3(b'{', b' ', b'\t', line.as_bytes()).ok_or(Malformed)?);
         let mut name = match self.last.take() {
             Some(last) if *last.text == *name => last,
             _ => Name { text: name.into(), place: place(name), family: None },

@@ -1,5 +1,7 @@
 //! From samples to a [`Guest`]: which family and item is which fact, in which unit.
 
+use memchr::memchr3;
+
 use super::table::{NoRow, Row, Table};
 use crate::collect::cgroup::parse;
 use crate::collect::kata::exposition::{Labels, Malformed, Quoted, Report, Sample, integer, measure};
@@ -69,7 +71,7 @@ impl Facts {
     /// Takes one line, which is neither blank nor a comment and has no blanks around it.
     pub(super) fn take(&mut self, line: &[u8], report: &mut Report) -> Result<(), Malformed> {
         let Some(family) = line.strip_prefix(b"kata_") else { return begins_a_name(line) };
-        let end = family.iter().position(|byte| matches!(byte, b'{' | b' ' | b'\t')).unwrap_or(family.len());
+        let end = memchr3(b'{', b' ', b'\t', family).unwrap_or(family.len());
         let (family, rest) = family.split_at(end);
         let Some(family) = Family::named(family) else { return Ok(()) };
         if matches!(family, Family::VmStat) && is_unread_counter(rest) {
