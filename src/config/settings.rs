@@ -163,7 +163,7 @@ pub struct Settings {
     pub health_listen_address: Option<String>,
 }
 
-/// [`Scope`] by name.
+/// [`Scope`](crate::discover::assemble::Scope) by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScopeName {
