@@ -60,7 +60,7 @@ impl Containers {
             for hierarchy in &self.hierarchies {
                 let pod = format!("pod{}", uid(number));
                 let mut directory = hierarchy.mount.clone();
-                for part in [self.name.as_str(), "kubepods", &pod, &format!("{number:064x}")] {
+                for part in [self.name.as_str(), "kubepods", &pod, &id(number)] {
                     switch_on(hierarchy, &directory);
                     directory.push(part);
                     hierarchy.make(&directory)?;
@@ -79,6 +79,11 @@ impl Drop for Containers {
             process.wait().ok();
         }
     }
+}
+
+/// The id of a container that is made here.
+pub fn id(number: usize) -> String {
+    format!("{number:064x}")
 }
 
 /// The UID of a pod that is made here.

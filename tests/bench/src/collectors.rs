@@ -31,17 +31,15 @@ struct Asked {
     counted: &'static str,
 }
 
-/// Every collector by itself, none, those that are on by default, and all of them; the volumes are below `kubelet`. Also
+/// Every collector by itself, none, those that are on by default, and all of them, on the pods that the flags lead to. Also
 /// the pass over `emptyDir`s, of which a scrape only tells.
-pub fn each(program: &Path, rounds: usize, kubelet: &Path) -> anyhow::Result<(Vec<Beside>, Walk)> {
+pub fn each(program: &Path, rounds: usize, pods: &[String]) -> anyhow::Result<(Vec<Beside>, Walk)> {
     let known = known(program)?;
     let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
     let default: Vec<&str> = known.iter().filter(|(_, on)| *on).map(|(name, _)| name.as_str()).collect();
     let mut asked = Vec::new();
     let mut add = |name: &str, on: &[&str]| -> anyhow::Result<()> {
-        let mut flags = flags(&names, on);
-        flags.push(format!("--kubelet-dir={}", kubelet.display()));
-        let agent = Agent::start(program, &[], &flags)?;
+        let agent = Agent::start(program, &[], &[pods, &flags(&names, on)].concat())?;
         asked.push(Asked { name: name.to_owned(), agent, counted: "" });
         Ok(())
     };
@@ -54,7 +52,9 @@ pub fn each(program: &Path, rounds: usize, kubelet: &Path) -> anyhow::Result<(Ve
     let beside = ask(&asked, rounds)?;
     let page = asked.last().context("there is one")?.agent.get("/metrics")?.body;
     let of = |fact| value(&page, &format!("kata_pulse_emptydir_walk_{fact}"));
-    Ok((beside, Walk { entries: of("entries")?, seconds: of("duration_seconds")? }))
+    let walk = Walk { entries: of("entries")?, seconds: of("duration_seconds")? };
+    ensure!(walk.entries > 0.0, "no emptyDir was found");
+    Ok((beside, walk))
 }
 
 /// The host alone, by both.
@@ -64,7 +64,8 @@ pub fn host(program: &Path, rounds: usize) -> anyhow::Result<Vec<Beside>> {
     let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
     let mut asked = Vec::new();
     for (name, (ours, gzip)) in HOST.into_iter().zip([(true, false), (false, false), (true, true), (false, true)]) {
-        let agent = if ours { Agent::start(program, &[], &flags(&names, &["node"]))? } else { exporter()? };
+        let flags = [vec!["--runtime-endpoint=none".to_owned()], flags(&names, &["node"])].concat();
+        let agent = if ours { Agent::start(program, &[], &flags)? } else { exporter()? };
         let agent = if gzip { agent.compressing() } else { agent };
         asked.push(Asked { name: name.to_owned(), agent, counted: "node_" });
     }
@@ -84,7 +85,7 @@ fn known(program: &Path) -> anyhow::Result<Vec<(String, bool)>> {
 
 /// Everything that a collector gives is served, whatever the profile.
 fn flags(all: &[&str], on: &[&str]) -> Vec<String> {
-    let mut flags = vec!["--runtime-endpoint=none".to_owned(), "--metrics-profile=all".to_owned()];
+    let mut flags = vec!["--metrics-profile=all".to_owned()];
     let off: Vec<&str> = all.iter().filter(|name| !on.contains(name)).copied().collect();
     for (flag, names) in [("enable", on), ("disable", &off)] {
         flags.push(format!("--{flag}-collectors={}", names.join(",")));
@@ -161,7 +162,7 @@ mod tests {
     #[test]
     fn each_collector_is_on_by_itself() {
         let flags = flags(&["cgroup", "fd", "node"], &["fd"]);
-        assert_eq!(flags[2..], ["--enable-collectors=fd", "--disable-collectors=cgroup,node"]);
+        assert_eq!(flags[1..], ["--enable-collectors=fd", "--disable-collectors=cgroup,node"]);
     }
 
     #[test]

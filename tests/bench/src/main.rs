@@ -22,10 +22,10 @@ mod figures;
 mod floor;
 mod kata;
 mod machine;
+mod pods;
 mod recorded;
 mod report;
 mod run;
-mod volumes;
 
 use std::fs;
 use std::path::PathBuf;
@@ -124,6 +124,6 @@ fn main() -> anyhow::Result<()> {
         Command::Floor { task } => floor::run(&task),
         Command::Leash { command } => agent::become_leashed(&command),
         Command::Sweep { name } => cgroups::sweep(&name),
-        Command::Unmount { directory } => volumes::sweep(&directory),
+        Command::Unmount { directory } => pods::sweep(&directory),
     }
 }

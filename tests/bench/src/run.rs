@@ -15,8 +15,8 @@ use crate::collectors;
 use crate::figures::{CountedLoad, Figures, Floor, Idle, Kind, Load, Spread};
 use crate::floor::{Peer, Task, Took};
 use crate::kata::KataNode;
+use crate::pods::Pods;
 use crate::recorded;
-use crate::volumes::Volumes;
 
 /// A cgroup the agent has known for less than this is looked at harder, which is not what a node pays day by day.
 pub const GROWN_UP: Duration = Duration::from_secs(11);
@@ -162,9 +162,9 @@ pub fn run(programs: &Programs, plan: &Plan, only: &[Part]) -> anyhow::Result<Fi
         say("collectors, with 100 containers and 200 volumes");
         let mut containers = Containers::new()?;
         containers.grow(100)?;
-        let volumes = Volumes::new(100)?;
-        (figures.collectors, figures.walk) = collectors::each(&programs.agent, plan.collectors, volumes.kubelet())?;
-        drop((containers, volumes));
+        let pods = Pods::new(100)?;
+        (figures.collectors, figures.walk) = collectors::each(&programs.agent, plan.collectors, &pods.flags())?;
+        drop((containers, pods));
         say("the host, beside node_exporter");
         figures.host = collectors::host(&programs.agent, plan.collectors)?;
     }

@@ -1,5 +1,5 @@
-//! A kubelet's directory with volumes of the pods that [`crate::cgroups`] makes: of each a tmpfs, as a CSI driver would have
-//! mounted it, and an `emptyDir` on disk.
+//! What else there is of the pods that [`crate::cgroups`] makes: a runtime that names them, and a kubelet's directory with
+//! their volumes, of each a tmpfs, as a CSI driver would have mounted it, and an `emptyDir` on disk.
 //!
 //! A sweeper, which only waits for this process to end, in whatever way, unmounts what is in there.
 
@@ -9,32 +9,39 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use kata_pulse_simulator::cri::{CriServer, Node, Pod};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::cgroups;
 use crate::child::Told;
 
 /// Files in each `emptyDir`.
-pub const FILES: usize = 100;
+const FILES: usize = 100;
 
 /// What the name of the directory begins with.
 const PREFIX: &str = "kata-pulse-bench-";
 
-/// Volumes that are really there.
+/// Pods with volumes that are really there.
 #[derive(Debug)]
-pub struct Volumes {
+pub struct Pods {
+    runtime: CriServer,
     // Unmounted before it is removed: fields are dropped in this order.
     _sweeper: Told,
     directory: tempfile::TempDir,
 }
 
-impl Volumes {
-    /// Those of so many pods.
+impl Pods {
+    /// So many, each with one container.
     pub fn new(pods: usize) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
         let sweeper = Told::start(Command::new(std::env::current_exe()?).arg("unmount").arg(directory.path()))?;
+        let node = Node::new();
         for number in 0..pods {
-            let volumes = directory.path().join("pods").join(cgroups::uid(number)).join("volumes");
+            let uid = cgroups::uid(number);
+            let pod = Pod::new("bench", &format!("pod-{number}")).uid(&uid);
+            node.add_pod(&pod);
+            node.add_container(&pod.container("app").with_id(&cgroups::id(number)));
+            let volumes = directory.path().join("pods").join(uid).join("volumes");
             let point = volumes.join(format!("kubernetes.io~csi/pvc-{number}/mount"));
             fs::create_dir_all(&point)?;
             let data = format!(
@@ -49,12 +56,14 @@ impl Volumes {
                 fs::write(cache.join(file.to_string()), "")?;
             }
         }
-        Ok(Self { _sweeper: sweeper, directory })
+        let runtime = CriServer::start(directory.path().join("cri.sock"), &node)?;
+        Ok(Self { runtime, _sweeper: sweeper, directory })
     }
 
-    /// The kubelet's directory.
-    pub fn kubelet(&self) -> &Path {
-        self.directory.path()
+    /// The agent's flags.
+    pub fn flags(&self) -> [String; 2] {
+        let (runtime, kubelet) = (self.runtime.path().display(), self.directory.path().display());
+        [format!("--runtime-endpoint={runtime}"), format!("--kubelet-dir={kubelet}")]
     }
 }
 
