@@ -2,22 +2,23 @@
 //! for ever, and so does looking its path up, and nothing can end it.
 //!
 //! So a thread asks, which may be lost: one that does not come back in time is left behind with its question, which is
-//! not asked again until the call returns by itself.
+//! not asked again until the call returns by itself. All questions of a collection are handed over at once: a hundred
+//! mounts are not a hundred changes from one thread to another and back.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 /// Threads left behind at most. While there are so many, nothing further is asked.
 const MOST_STUCK: usize = 16;
 
 /// Something that can be asked of a filesystem.
-pub(super) trait Question: Clone + Debug + Eq + Hash + Send + 'static {
+pub(super) trait Question: Clone + Debug + Eq + Hash + Send + Sync + 'static {
     /// What comes of it.
     type Facts: Debug + Send + 'static;
 
@@ -44,7 +45,7 @@ type Stuck<Q> = Arc<Mutex<HashSet<Q>>>;
 /// Asks through a thread that may be lost.
 #[derive(Debug)]
 pub(super) struct Asker<Q: Question> {
-    worker: Option<Worker<Q>>,
+    worker: Option<Sender<Arc<Round<Q>>>>,
     stuck: Stuck<Q>,
 }
 
@@ -54,81 +55,111 @@ impl<Q: Question> Default for Asker<Q> {
     }
 }
 
+/// Questions that are asked one after the other.
 #[derive(Debug)]
-struct Worker<Q: Question> {
-    questions: Sender<Q>,
-    replies: Receiver<io::Result<Option<Q::Facts>>>,
+struct Round<Q: Question> {
+    questions: Vec<Q>,
+    progress: Mutex<Progress<Q::Facts>>,
+    ended: Condvar,
 }
 
-fn lock<Q>(stuck: &Stuck<Q>) -> MutexGuard<'_, HashSet<Q>> {
-    stuck.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Debug)]
+struct Progress<F> {
+    /// To the first questions.
+    replies: Vec<io::Result<Option<F>>>,
+    /// Nobody waits for the rest any more.
+    given_up: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<Q: Question> Asker<Q> {
-    /// Asks and waits until then. What is late is marked; what there is no time left to ask is not.
-    pub(super) fn ask(&mut self, question: Q, until: Instant) -> Answer<Q::Facts> {
-        {
+    /// Whether this question was asked and has not come back.
+    pub(super) fn is_stuck(&self, question: &Q) -> bool {
+        lock(&self.stuck).contains(question)
+    }
+
+    /// Asks in this order and waits until then; answers in the same order. The one that is late is marked, those that
+    /// there is no time left for are not.
+    pub(super) fn ask(&mut self, questions: Vec<Q>, until: Instant) -> Vec<Answer<Q::Facts>> {
+        let mut answers: Vec<Answer<Q::Facts>> = questions.iter().map(|_| Answer::Silent).collect();
+        let (places, questions): (Vec<usize>, Vec<Q>) = {
             let stuck = lock(&self.stuck);
-            if stuck.contains(&question) || stuck.len() >= MOST_STUCK {
-                return Answer::Silent;
+            if stuck.len() >= MOST_STUCK || until <= Instant::now() {
+                return answers;
             }
-        }
-        let wait = until.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
-            return Answer::Silent;
-        }
-        let Some(worker) = self.worker.take().or_else(|| Worker::start(Arc::clone(&self.stuck))) else {
-            return Answer::Silent;
+            questions.into_iter().enumerate().filter(|(_, question)| !stuck.contains(question)).unzip()
         };
-        if worker.questions.send(question.clone()).is_err() {
-            return Answer::Silent;
+        if questions.is_empty() {
+            return answers;
         }
-        let reply = worker.replies.recv_timeout(wait).ok().or_else(|| {
-            // The thread looks under this lock whether it was given up, so no reply falls between.
-            let mut stuck = lock(&self.stuck);
-            let late = worker.replies.try_recv().ok();
-            if late.is_none() {
-                tracing::warn!(path = %question.path().display(), "a mounted filesystem does not answer");
-                stuck.insert(question);
-            }
-            late
-        });
-        match reply {
-            Some(reply) => {
-                self.worker = Some(worker);
-                match reply {
-                    Ok(Some(facts)) => Answer::Facts(facts),
-                    Ok(None) => Answer::Unseen,
-                    Err(_) => Answer::Silent,
-                }
-            }
-            // The thread ends when its call returns.
-            None => Answer::Silent,
+        let Some(worker) = self.worker.take().or_else(|| start(Arc::clone(&self.stuck))) else { return answers };
+        let round = Arc::new(Round::new(questions));
+        if worker.send(Arc::clone(&round)).is_err() {
+            return answers;
         }
+        let (replies, ended) = round.wait(until, &self.stuck);
+        if ended {
+            self.worker = Some(worker);
+        }
+        for (place, reply) in places.into_iter().zip(replies) {
+            answers[place] = match reply {
+                Ok(Some(facts)) => Answer::Facts(facts),
+                Ok(None) => Answer::Unseen,
+                Err(_) => Answer::Silent,
+            };
+        }
+        answers
     }
 }
 
-impl<Q: Question> Worker<Q> {
-    fn start(stuck: Stuck<Q>) -> Option<Self> {
-        let (ask, questions) = mpsc::channel::<Q>();
-        let (tell, replies) = mpsc::channel();
-        let work = move || {
-            while let Ok(question) = questions.recv() {
-                let reply = question.ask();
-                let mut stuck = lock(&stuck);
-                if stuck.remove(&question) {
-                    tracing::info!(path = %question.path().display(), "a mounted filesystem answers again");
-                    return;
-                }
-                // Sent under the lock: whoever gives up looks for it there.
-                if tell.send(reply).is_err() {
-                    return;
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("statfs".to_owned()).spawn(work);
-        thread.map(|_| Self { questions: ask, replies }).ok()
+impl<Q: Question> Round<Q> {
+    fn new(questions: Vec<Q>) -> Self {
+        let progress = Progress { replies: Vec::with_capacity(questions.len()), given_up: false };
+        Self { questions, progress: Mutex::new(progress), ended: Condvar::new() }
     }
+
+    /// The replies that have come until then, and whether that is all of them. The thread looks under the same lock
+    /// whether it was given up, so no reply falls between.
+    fn wait(&self, until: Instant, stuck: &Stuck<Q>) -> (Vec<io::Result<Option<Q::Facts>>>, bool) {
+        let time = until.saturating_duration_since(Instant::now());
+        let missing = |progress: &mut Progress<Q::Facts>| progress.replies.len() < self.questions.len();
+        let waited = self.ended.wait_timeout_while(lock(&self.progress), time, missing);
+        let (mut progress, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if let Some(question) = self.questions.get(progress.replies.len()) {
+            tracing::warn!(path = %question.path().display(), "a mounted filesystem does not answer");
+            lock(stuck).insert(question.clone());
+            progress.given_up = true;
+        }
+        (std::mem::take(&mut progress.replies), !progress.given_up)
+    }
+
+    /// Asks them all, unless it is given up meanwhile: then it tells so.
+    fn go_through(&self, stuck: &Stuck<Q>) -> bool {
+        for question in &self.questions {
+            let reply = question.ask();
+            let mut progress = lock(&self.progress);
+            if progress.given_up {
+                lock(stuck).remove(question);
+                tracing::info!(path = %question.path().display(), "a mounted filesystem answers again");
+                return false;
+            }
+            progress.replies.push(reply);
+            if progress.replies.len() == self.questions.len() {
+                self.ended.notify_one();
+            }
+        }
+        true
+    }
+}
+
+/// A thread that goes through rounds until one is given up, or nobody asks any more.
+fn start<Q: Question>(stuck: Stuck<Q>) -> Option<Sender<Arc<Round<Q>>>> {
+    let (ask, rounds) = mpsc::channel::<Arc<Round<Q>>>();
+    let work = move || while rounds.recv().is_ok_and(|round| round.go_through(&stuck)) {};
+    std::thread::Builder::new().name("statfs".to_owned()).spawn(work).map(|_| ask).ok()
 }
 
 #[cfg(test)]
@@ -161,24 +192,51 @@ mod tests {
         Instant::now() + Duration::from_millis(100)
     }
 
+    fn far() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    fn one(asker: &mut Asker<Wait>, question: &Wait, until: Instant) -> Answer<PathBuf> {
+        asker.ask(vec![question.clone()], until).remove(0)
+    }
+
     #[test]
     fn what_hangs_is_not_asked_again_until_it_returns() {
         let directory = tempfile::tempdir().unwrap();
         let (here, later) = (Wait(directory.path().to_owned()), Wait(directory.path().join("later")));
         let mut asker = Asker::default();
-        assert!(matches!(asker.ask(later.clone(), soon()), Answer::Silent));
+        assert!(matches!(one(&mut asker, &later, soon()), Answer::Silent));
         let began = Instant::now();
         for _ in 0..100 {
-            assert!(matches!(asker.ask(later.clone(), Instant::now() + Duration::from_secs(60)), Answer::Silent));
+            assert!(asker.is_stuck(&later) && matches!(one(&mut asker, &later, far()), Answer::Silent));
         }
         assert!(began.elapsed() < Duration::from_secs(30), "a marked question is not waited for");
-        let far = Instant::now() + Duration::from_secs(60);
-        assert!(matches!(asker.ask(here, far), Answer::Facts(path) if path == directory.path()));
+        assert!(matches!(one(&mut asker, &here, far()), Answer::Facts(path) if path == directory.path()));
         std::fs::write(&later.0, "").unwrap();
-        while lock(&asker.stuck).contains(&later) {
+        while asker.is_stuck(&later) {
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert!(matches!(asker.ask(later, far), Answer::Facts(_)));
+        assert!(matches!(one(&mut asker, &later, far()), Answer::Facts(_)));
+    }
+
+    #[test]
+    fn one_that_hangs_costs_those_behind_it_one_round() {
+        let directory = tempfile::tempdir().unwrap();
+        let (here, later) = (Wait(directory.path().to_owned()), Wait(directory.path().join("later")));
+        let mut asker = Asker::default();
+        let all = [&here, &later, &here].map(Clone::clone).to_vec();
+        let answered =
+            |answers: Vec<Answer<PathBuf>>| answers.iter().map(|it| matches!(it, Answer::Facts(_))).collect();
+        let first: Vec<bool> = answered(asker.ask(all.clone(), soon()));
+        assert_eq!(first, [true, false, false]);
+        let second: Vec<bool> = answered(asker.ask(all.clone(), far()));
+        assert_eq!(second, [true, false, true]);
+        std::fs::write(&later.0, "").unwrap();
+        while asker.is_stuck(&later) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let third: Vec<bool> = answered(asker.ask(all, far()));
+        assert_eq!(third, [true; 3]);
     }
 
     #[test]
@@ -186,8 +244,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let here = Wait(directory.path().to_owned());
         let mut asker = Asker::default();
-        assert!(matches!(asker.ask(here.clone(), Instant::now()), Answer::Silent));
-        assert!(matches!(asker.ask(here, Instant::now() + Duration::from_secs(60)), Answer::Facts(_)));
+        assert!(matches!(one(&mut asker, &here, Instant::now()), Answer::Silent));
+        assert!(matches!(one(&mut asker, &here, far()), Answer::Facts(_)));
     }
 
     #[test]
@@ -196,12 +254,12 @@ mod tests {
         let mut asker = Asker::default();
         for number in 0..MOST_STUCK {
             let soon = Instant::now() + Duration::from_millis(1);
-            assert!(matches!(asker.ask(Wait(directory.path().join(number.to_string())), soon), Answer::Silent));
+            let question = Wait(directory.path().join(number.to_string()));
+            assert!(matches!(one(&mut asker, &question, soon), Answer::Silent));
         }
         assert_eq!(lock(&asker.stuck).len(), MOST_STUCK);
         let here = Wait(directory.path().to_owned());
-        let far = Instant::now() + Duration::from_secs(60);
-        assert!(matches!(asker.ask(here, far), Answer::Silent));
+        assert!(matches!(one(&mut asker, &here, far()), Answer::Silent));
         for number in 0..MOST_STUCK {
             std::fs::write(directory.path().join(number.to_string()), "").unwrap();
         }

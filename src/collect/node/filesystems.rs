@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Most mounts told of.
 const MOST: usize = 1024;
 
+/// Most mounts asked: in a container most of the node's are not to be seen.
+const MOST_ASKED: usize = 8 * MOST;
+
 /// Asks every mount of a table.
 #[derive(Debug, Default)]
 pub(super) struct Filesystems {
@@ -40,27 +43,28 @@ impl Filesystems {
         let table = MountInfos::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
         let until = Instant::now() + PATIENCE;
         let mut seen = HashSet::new();
-        let mut all = Vec::new();
+        let (mut all, mut questions) = (Vec::new(), Vec::new());
         for mount in &table.0 {
             let (device, fstype) = (mount.mount_source.clone().unwrap_or_default(), mount.fs_type.clone());
             let mountpoint = mount.mount_point.to_string_lossy().into_owned();
             if exclude.filesystems.has(&fstype) || exclude.mounts.has(&mountpoint) {
                 continue;
             }
-            if all.len() == MOST || !seen.insert((device.clone(), mountpoint.clone())) {
+            if all.len() == MOST_ASKED || !seen.insert((device.clone(), mountpoint.clone())) {
                 continue;
             }
             let readonly = mount.mount_options.contains_key("ro") || mount.super_options.contains_key("ro");
             let seen_at = root.join(mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point));
-            let question = Question { path: seen_at, majmin: mount.majmin.clone(), fstype: fstype.clone() };
-            let usage = match self.asker.ask(question, until) {
-                Answer::Facts(usage) => Some(usage),
-                Answer::Unseen => continue,
-                Answer::Silent => None,
-            };
-            all.push(MountedFilesystem { device, fstype, mountpoint, readonly, usage });
+            questions.push(Question { path: seen_at, majmin: mount.majmin.clone(), fstype: fstype.clone() });
+            all.push(MountedFilesystem { device, fstype, mountpoint, readonly, usage: None });
         }
-        Ok(all)
+        let answers = self.asker.ask(questions, until);
+        let seen = all.into_iter().zip(answers).filter_map(|(mounted, answer)| match answer {
+            Answer::Facts(usage) => Some(MountedFilesystem { usage: Some(usage), ..mounted }),
+            Answer::Unseen => None,
+            Answer::Silent => Some(mounted),
+        });
+        Ok(seen.take(MOST).collect())
     }
 }
 

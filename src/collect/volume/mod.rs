@@ -180,25 +180,16 @@ impl Volumes {
         let pods = self.pods();
         let Some(known) = &self.known else { return Facts::default() };
         let until = Instant::now() + PATIENCE;
-        // Of one filesystem that is mounted many times all hang together, and each would cost a thread.
-        let mut silent = HashSet::new();
+        let mut answers = answers(&mut self.asker, &known.volumes, &pods, until);
         let mut partitions = None;
         let mut all = Vec::with_capacity(known.volumes.len());
         for Found { place, form, sandbox, whose } in &known.volumes {
             let state = match form {
-                Form::Filesystem { majmin, .. } if silent.contains(majmin) => VolumeState::Silent,
-                Form::Filesystem { below, majmin, fstype } => {
-                    let (below, majmin, fstype) = (below.clone(), majmin.clone(), fstype.clone());
-                    let look = Look { pods: pods.clone(), below, majmin: majmin.clone(), fstype };
-                    match self.asker.ask(look, until) {
-                        Answer::Facts(usage) => VolumeState::Measured(usage),
-                        Answer::Unseen => VolumeState::Unseen,
-                        Answer::Silent => {
-                            silent.insert(majmin);
-                            VolumeState::Silent
-                        }
-                    }
-                }
+                Form::Filesystem { below, .. } => match answers.remove(below) {
+                    Some(Answer::Facts(usage)) => VolumeState::Measured(usage),
+                    Some(Answer::Unseen) => VolumeState::Unseen,
+                    Some(Answer::Silent) | None => VolumeState::Silent,
+                },
                 Form::Block { device } => {
                     let partitions = partitions
                         .get_or_insert_with(|| std::fs::read(self.roots.proc.join("partitions")).unwrap_or_default());
@@ -228,6 +219,29 @@ impl Volumes {
         }
         Facts { all, left_out: known.left_out, walk: None }
     }
+}
+
+/// What each filesystem answers, by its place. Of one that is mounted many times all places hang together, and each would
+/// cost a thread: while one is stuck the others are not asked.
+fn answers(
+    asker: &mut Asker<Look>,
+    volumes: &[Found],
+    pods: &Path,
+    until: Instant,
+) -> HashMap<PathBuf, Answer<VolumeUsage>> {
+    let looks = volumes.iter().filter_map(|volume| match &volume.form {
+        Form::Filesystem { below, majmin, fstype } => {
+            let (below, majmin, fstype) = (below.clone(), majmin.clone(), fstype.clone());
+            Some(Look { pods: pods.to_owned(), below, majmin, fstype })
+        }
+        Form::Block { .. } | Form::InGuest { .. } => None,
+    });
+    let mut looks: Vec<Look> = looks.collect();
+    let stuck: HashSet<String> =
+        looks.iter().filter(|look| asker.is_stuck(look)).map(|look| look.majmin.clone()).collect();
+    looks.retain(|look| !stuck.contains(&look.majmin));
+    let places: Vec<PathBuf> = looks.iter().map(|look| look.below.clone()).collect();
+    places.into_iter().zip(asker.ask(looks, until)).collect()
 }
 
 /// Kata puts `emptyDir`s into the guest: the node's is there, and stays empty.
