@@ -31,7 +31,7 @@ const PLACED_FOR: Duration = Duration::from_secs(30);
 /// Seconds after which a process is not expected to be moved any more.
 const YOUNG: f64 = 60.0;
 
-/// Shortest time over which CPU time is compared: a tick is 10 ms.
+/// Shortest time over which CPU time is compared: a tick is 10 ms, and a quota is given out every 100 ms.
 const SPAN: Duration = Duration::from_secs(1);
 
 /// Reads `stat` of every process, and `cgroup` of those whose place is not known.
@@ -109,18 +109,25 @@ impl Tops {
         Ok(left_out)
     }
 
-    /// Sees how busy each process is: since ticks were last noted, or since it was started.
+    /// Sees how busy each process is: since ticks were last noted, or since it was started. Who asks again too soon is told
+    /// the same.
     fn compare(&mut self, uptime: f64) {
         let elapsed = self.noted.map(|noted| noted.elapsed());
+        let due = elapsed.is_none_or(|elapsed| elapsed >= SPAN);
         for process in self.known.values_mut() {
-            process.cores = match (process.noted, elapsed) {
-                (Some(noted), Some(elapsed)) => cores(process.ticks.saturating_sub(noted), elapsed.as_secs_f64()),
-                _ => cores(process.ticks, process.age(uptime)),
-            };
+            match (process.noted, elapsed) {
+                (Some(noted), Some(elapsed)) if due => {
+                    process.cores = cores(process.ticks.saturating_sub(noted), elapsed.as_secs_f64());
+                }
+                (Some(_), Some(_)) => {}
+                _ => process.cores = cores(process.ticks, process.age(uptime)),
+            }
+            if due {
+                process.noted = Some(process.ticks);
+            }
         }
-        if elapsed.is_none_or(|elapsed| elapsed >= SPAN) {
+        if due {
             self.noted = Some(Instant::now());
-            self.known.values_mut().for_each(|process| process.noted = Some(process.ticks));
         }
     }
 

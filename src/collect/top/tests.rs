@@ -152,6 +152,10 @@ fn processes_are_ordered_by_memory_and_by_what_they_use_now() {
     // It came since: 100 ticks in the 2 s that it is there.
     assert_eq!(second.by_cpu[1].cores, Cores { used: 0.5, over: 2.0 });
     assert_eq!(second.by_cpu[2].cores.used, 0.0);
+
+    // At once, within which it was given no tick.
+    let third = node.look();
+    assert_eq!((pids(&third.by_cpu)[0], third.by_cpu[0].cores), (11, busy));
 }
 
 #[test]
