@@ -27,6 +27,9 @@ pub(super) trait Question: Clone + Debug + Eq + Hash + Send + Sync + 'static {
 
     /// What it is about, for the log.
     fn path(&self) -> &Path;
+
+    /// The filesystem's number in the mount table. One that is mounted many times hangs everywhere.
+    fn filesystem(&self) -> &str;
 }
 
 /// What came of a question.
@@ -76,13 +79,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<Q: Question> Asker<Q> {
-    /// Whether this question was asked and has not come back.
-    pub(super) fn is_stuck(&self, question: &Q) -> bool {
-        lock(&self.stuck).contains(question)
-    }
-
-    /// Asks in this order and waits until then; answers in the same order. The one that is late is marked, those that
-    /// there is no time left for are not.
+    /// Asks in this order and waits until then; answers in the same order. The one that is late is marked, and its
+    /// filesystem not asked until it comes back; those that there is no time left for are not marked.
     pub(super) fn ask(&mut self, questions: Vec<Q>, until: Instant) -> Vec<Answer<Q::Facts>> {
         let mut answers: Vec<Answer<Q::Facts>> = questions.iter().map(|_| Answer::Silent).collect();
         let (places, questions): (Vec<usize>, Vec<Q>) = {
@@ -90,7 +88,8 @@ impl<Q: Question> Asker<Q> {
             if stuck.len() >= MOST_STUCK || until <= Instant::now() {
                 return answers;
             }
-            questions.into_iter().enumerate().filter(|(_, question)| !stuck.contains(question)).unzip()
+            let hangs = |question: &Q| stuck.iter().any(|stuck| stuck.filesystem() == question.filesystem());
+            questions.into_iter().enumerate().filter(|(_, question)| !hangs(question)).unzip()
         };
         if questions.is_empty() {
             return answers;
@@ -169,7 +168,8 @@ mod tests {
 
     use super::*;
 
-    /// Returns its own path once a file of that name is there.
+    /// Returns its own path once a file of that name is there. Each is of a filesystem of its own, but for those named
+    /// `x-…`.
     #[derive(Clone, Debug, PartialEq, Eq, Hash)]
     struct Wait(PathBuf);
 
@@ -186,10 +186,19 @@ mod tests {
         fn path(&self) -> &Path {
             &self.0
         }
+
+        fn filesystem(&self) -> &str {
+            let text = self.0.to_str().unwrap();
+            if text.contains("x-") { "x" } else { text }
+        }
     }
 
     fn soon() -> Instant {
-        Instant::now() + Duration::from_millis(100)
+        Instant::now() + Duration::from_millis(500)
+    }
+
+    fn is_stuck(asker: &Asker<Wait>, question: &Wait) -> bool {
+        lock(&asker.stuck).contains(question)
     }
 
     fn far() -> Instant {
@@ -208,12 +217,12 @@ mod tests {
         assert!(matches!(one(&mut asker, &later, soon()), Answer::Silent));
         let began = Instant::now();
         for _ in 0..100 {
-            assert!(asker.is_stuck(&later) && matches!(one(&mut asker, &later, far()), Answer::Silent));
+            assert!(is_stuck(&asker, &later) && matches!(one(&mut asker, &later, far()), Answer::Silent));
         }
         assert!(began.elapsed() < Duration::from_secs(30), "a marked question is not waited for");
         assert!(matches!(one(&mut asker, &here, far()), Answer::Facts(path) if path == directory.path()));
         std::fs::write(&later.0, "").unwrap();
-        while asker.is_stuck(&later) {
+        while is_stuck(&asker, &later) {
             std::thread::sleep(Duration::from_millis(2));
         }
         assert!(matches!(one(&mut asker, &later, far()), Answer::Facts(_)));
@@ -232,11 +241,28 @@ mod tests {
         let second: Vec<bool> = answered(asker.ask(all.clone(), far()));
         assert_eq!(second, [true, false, true]);
         std::fs::write(&later.0, "").unwrap();
-        while asker.is_stuck(&later) {
+        while is_stuck(&asker, &later) {
             std::thread::sleep(Duration::from_millis(2));
         }
         let third: Vec<bool> = answered(asker.ask(all, far()));
         assert_eq!(third, [true; 3]);
+    }
+
+    #[test]
+    fn a_filesystem_that_hangs_at_one_place_is_not_asked_at_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one_place, other_place] = ["x-one", "x-other"].map(|name| Wait(directory.path().join(name)));
+        let mut asker = Asker::default();
+        assert!(matches!(one(&mut asker, &one_place, soon()), Answer::Silent));
+        let began = Instant::now();
+        assert!(matches!(one(&mut asker, &other_place, far()), Answer::Silent));
+        assert!(began.elapsed() < Duration::from_secs(30) && !is_stuck(&asker, &other_place));
+        std::fs::write(&one_place.0, "").unwrap();
+        std::fs::write(&other_place.0, "").unwrap();
+        while is_stuck(&asker, &one_place) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(matches!(one(&mut asker, &other_place, far()), Answer::Facts(_)));
     }
 
     #[test]
@@ -253,7 +279,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut asker = Asker::default();
         for number in 0..MOST_STUCK {
-            let soon = Instant::now() + Duration::from_millis(1);
+            let soon = Instant::now() + Duration::from_millis(20);
             let question = Wait(directory.path().join(number.to_string()));
             assert!(matches!(one(&mut asker, &question, soon), Answer::Silent));
         }

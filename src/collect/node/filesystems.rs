@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use procfs::FromRead;
-use procfs::process::MountInfos;
+use procfs::process::{MountInfo, MountInfos};
 
 use super::Options;
 use crate::collect::asker::{self, Answer, Asker};
@@ -44,12 +44,12 @@ impl Filesystems {
         let until = Instant::now() + PATIENCE;
         let mut seen = HashSet::new();
         let (mut all, mut questions) = (Vec::new(), Vec::new());
-        for mount in &table.0 {
+        let left_out = |mount: &&MountInfo| {
+            exclude.filesystems.has(&mount.fs_type) || exclude.mounts.has(&mount.mount_point.to_string_lossy())
+        };
+        for mount in table.0.iter().filter(|mount| !left_out(mount)) {
             let (device, fstype) = (mount.mount_source.clone().unwrap_or_default(), mount.fs_type.clone());
             let mountpoint = mount.mount_point.to_string_lossy().into_owned();
-            if exclude.filesystems.has(&fstype) || exclude.mounts.has(&mountpoint) {
-                continue;
-            }
             if all.len() == MOST_ASKED || !seen.insert((device.clone(), mountpoint.clone())) {
                 continue;
             }
@@ -100,5 +100,9 @@ impl asker::Question for Question {
 
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn filesystem(&self) -> &str {
+        &self.majmin
     }
 }

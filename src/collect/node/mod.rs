@@ -39,7 +39,7 @@ pub const MOUNTS: &str = r"^/(dev|proc|run/credentials/.+|sys|var/lib/docker/.+|
 pub const FILESYSTEMS: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fusectl|hugetlbfs|iso9660|\
     mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|selinuxfs|squashfs|erofs|sysfs|tracefs|efivarfs)$";
 
-/// What is left out.
+/// What is left out: nothing by default.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Interfaces, by name.
@@ -56,7 +56,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Nodes {
     roots: Arc<Roots>,
-    exclude: Options,
+    exclude: Arc<Options>,
     reader: Reader,
     held: HashMap<&'static str, HeldFile>,
     filesystems: filesystems::Filesystems,
@@ -77,7 +77,7 @@ impl Nodes {
     pub fn new(roots: Arc<Roots>, budget: Arc<Budget>, exclude: Options) -> Self {
         let (held, cpus) = Default::default();
         let filesystems = filesystems::Filesystems::default();
-        Self { roots, exclude, reader: Reader::new(budget), held, filesystems, cpus, slow: None }
+        Self { roots, exclude: Arc::new(exclude), reader: Reader::new(budget), held, filesystems, cpus, slow: None }
     }
 
     /// A file of procfs, if the kernel has it.
@@ -162,7 +162,7 @@ impl Nodes {
         for named in [&mut memory, &mut vmstat, &mut netstat, &mut sockstat] {
             once(named, |named| named.name);
         }
-        let exclude = self.exclude.clone();
+        let exclude = Arc::clone(&self.exclude);
         let mut disks = self.read("diskstats", |content| parse::diskstats(content, &exclude.disks)).unwrap_or_default();
         let mut softnet = self.lines("1/net/softnet_stat", parse::softnet).unwrap_or_default();
         once(&mut disks, |disk| disk.device.clone());

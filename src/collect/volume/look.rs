@@ -42,6 +42,10 @@ impl asker::Question for Look {
     fn path(&self) -> &Path {
         &self.below
     }
+
+    fn filesystem(&self) -> &str {
+        &self.majmin
+    }
 }
 
 /// As `df` counts. A filesystem without blocks or without inodes of its own says 0 of them, which is no measurement.

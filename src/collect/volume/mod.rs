@@ -179,13 +179,12 @@ impl Volumes {
     fn measure(&mut self) -> Facts {
         let pods = self.pods();
         let Some(known) = &self.known else { return Facts::default() };
-        let until = Instant::now() + PATIENCE;
-        let mut answers = answers(&mut self.asker, &known.volumes, &pods, until);
+        let mut answers = self.asker.ask(looks(&known.volumes, &pods), Instant::now() + PATIENCE).into_iter();
         let mut partitions = None;
         let mut all = Vec::with_capacity(known.volumes.len());
         for Found { place, form, sandbox, whose } in &known.volumes {
             let state = match form {
-                Form::Filesystem { below, .. } => match answers.remove(below) {
+                Form::Filesystem { .. } => match answers.next() {
                     Some(Answer::Facts(usage)) => VolumeState::Measured(usage),
                     Some(Answer::Unseen) => VolumeState::Unseen,
                     Some(Answer::Silent) | None => VolumeState::Silent,
@@ -221,14 +220,8 @@ impl Volumes {
     }
 }
 
-/// What each filesystem answers, by its place. Of one that is mounted many times all places hang together, and each would
-/// cost a thread: while one is stuck the others are not asked.
-fn answers(
-    asker: &mut Asker<Look>,
-    volumes: &[Found],
-    pods: &Path,
-    until: Instant,
-) -> HashMap<PathBuf, Answer<VolumeUsage>> {
+/// What is asked of the volumes that are filesystems, in their order.
+fn looks(volumes: &[Found], pods: &Path) -> Vec<Look> {
     let looks = volumes.iter().filter_map(|volume| match &volume.form {
         Form::Filesystem { below, majmin, fstype } => {
             let (below, majmin, fstype) = (below.clone(), majmin.clone(), fstype.clone());
@@ -236,12 +229,7 @@ fn answers(
         }
         Form::Block { .. } | Form::InGuest { .. } => None,
     });
-    let mut looks: Vec<Look> = looks.collect();
-    let stuck: HashSet<String> =
-        looks.iter().filter(|look| asker.is_stuck(look)).map(|look| look.majmin.clone()).collect();
-    looks.retain(|look| !stuck.contains(&look.majmin));
-    let places: Vec<PathBuf> = looks.iter().map(|look| look.below.clone()).collect();
-    places.into_iter().zip(asker.ask(looks, until)).collect()
+    looks.collect()
 }
 
 /// Kata puts `emptyDir`s into the guest: the node's is there, and stays empty.

@@ -136,7 +136,7 @@ impl Walk {
         let (place, name) = (dir.fd().map_err(|_| Cut::Unreadable)?, entry.file_name());
         if matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
             match open_here(place, name) {
-                Err(Errno::NOTDIR) if entry.file_type() == FileType::Unknown => {}
+                Err(Errno::NOTDIR | Errno::LOOP) if entry.file_type() == FileType::Unknown => {}
                 // Linux before 5.6, or a sandbox of system calls that is older.
                 Err(Errno::NOSYS | Errno::PERM) => {}
                 opened => return still(opened)?.map_or(Ok(None), |opened| self.open(opened)),
