@@ -178,7 +178,7 @@ pictures: setup ## Draw docs/pictures anew, from five minutes of the demo node (
 	.tools/pictures/bin/pip install -q --disable-pip-version-check -r tests/deploy/requirements.txt -r tests/deploy/boards/pictures.txt
 	mkdir -p docs/pictures && .tools/pictures/bin/python -B tests/deploy/boards/picture.py docs/pictures
 
-# A run of a quarter of an hour that writes docs/performance.md; MODE=short is a look in two minutes and leaves it alone.
+# A run of half an hour that writes docs/performance.md; MODE=short is a look in five minutes and leaves it alone.
 bench: setup-build ## Measure the agent against the floor, and write docs/performance.md (root; MODE=short)
 	@$(call install,$(COST_PACKAGES) prometheus-node-exporter)
 	$(CARGO) build --release --locked -p kata-pulse -p kata-pulse-simulator -p kata-pulse-bench

@@ -212,11 +212,11 @@ fn host(page: &mut String) {
     }
     page.push_str(
         "\nServed with `--enable-collectors node`, under node_exporter's names, types and labels. Network files are those of \
-         `/proc/1/net`, the host's own namespace. Filesystems and disks are those that node_exporter takes when nobody says \
-         otherwise, which is what `--node-exclude-interfaces`, `--node-exclude-disks`, `--node-exclude-mounts` and \
-         `--node-exclude-filesystems` are for. A filesystem that does not answer has `node_filesystem_device_error` 1, costs a scrape half a second \
-         once and is asked again when its call has returned; one that the agent's own mount namespace does not show has no \
-         series. What is unknown has no sample: the speed of an interface that is down is not -125000 bytes per second.\n\n\
+         `/proc/1/net`, the host's own namespace. Interfaces, disks and filesystems are those that node_exporter takes when \
+         nobody says otherwise; `--node-exclude-interfaces`, `--node-exclude-disks`, `--node-exclude-mounts` and \
+         `--node-exclude-filesystems` say otherwise. A filesystem that does not answer has `node_filesystem_device_error` \
+         1, costs a scrape half a second once and is asked again when its call has returned; one that the agent's own \
+         mount namespace does not show has no series. What is unknown has no sample: the speed of an interface that is down is not -125000 bytes per second.\n\n\
          | Not there | Why not |\n|---|---|\n",
     );
     for (what, why) in NOT_OF_THE_HOST {

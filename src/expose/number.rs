@@ -41,9 +41,14 @@ pub fn write_float(number: f64, out: &mut Vec<u8>) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number below the bound")]
         return write_decimal(number.abs() as u64, 0, out);
     }
+    write_shortest(number, out);
+}
+
+/// Writes the shortest digits that read back as this finite number, its sign left out.
+fn write_shortest(number: f64, out: &mut Vec<u8>) {
     let mut text = [0u8; 32];
     let mut rest = &mut text[..];
-    // Shortest round-trip digits, always `d.ddde±n`. At most 24 bytes, so the write cannot fail.
+    // Always `d.ddde±n`. At most 24 bytes, so the write cannot fail.
     if write!(rest, "{:e}", number.abs()).is_err() {
         return;
     }
@@ -151,8 +156,15 @@ mod tests {
         fn exact_path_and_float_path_agree(mantissa in 0..EXACT, scale in 0u8..=9) {
             let value = Value::Decimal { mantissa, scale };
             let mut float = Vec::new();
-            write_float(value.as_f64(), &mut float);
+            write_shortest(value.as_f64(), &mut float);
             proptest::prop_assert_eq!(text(value), String::from_utf8(float).unwrap());
+        }
+
+        #[test]
+        fn whole_floats_are_written_as_their_shortest_digits(number in 0..EXACT) {
+            let mut shortest = Vec::new();
+            write_shortest(number as f64, &mut shortest);
+            proptest::prop_assert_eq!(text(Value::Float(number as f64)), String::from_utf8(shortest).unwrap());
         }
 
         #[test]

@@ -1,5 +1,7 @@
 //! A node of which every number is known.
 
+use std::os::unix::fs::MetadataExt;
+
 use crate::support::agent::Agent;
 use crate::support::host::Host;
 
@@ -35,18 +37,41 @@ fn the_network_is_that_of_the_hosts_first_process() {
 fn what_is_excluded_is_left_out() {
     let host = Host::v2();
     host.write("proc/1/net/arp", "IP address\n192.0.2.1 0x1 0x2 00:00:5e:00:53:01 * ens5\n");
-    let mut flags = host.flags();
-    flags.extend(["--enable-collectors", "node", "--exclude-interfaces", "^ens"].map(Into::into));
-    flags.extend(["--node-exclude-interfaces", "^(ens|veth)", "--node-exclude-disks", "^nvme"].map(Into::into));
-    let page = Agent::start(flags).page("/metrics");
-    let devices = |family: &str| -> Vec<String> {
-        page.matching(family, &[]).iter().filter_map(|sample| Some(sample.label("device")?.to_owned())).collect()
+    // Both are where the host's files are.
+    let device = std::fs::metadata(host.root()).expect("it is there").dev();
+    let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    let mount = |point: &str, kind: &str| format!("1 0 {number} / {point} rw - {kind} {kind}-disk rw\n");
+    for directory in ["mnt/data", "srv"] {
+        std::fs::create_dir_all(host.path(directory)).expect("make a directory");
+    }
+    host.write("proc/1/mountinfo", &[mount("/", "ext4"), mount("/mnt/data", "xfs"), mount("/srv", "tmpfs")].concat());
+    let told = |more: &[&str]| {
+        let mut flags = host.flags();
+        flags.extend(["--enable-collectors", "node"].iter().chain(more).map(Into::into));
+        let page = Agent::start(flags).page("/metrics");
+        assert_eq!(page.value("kata_pulse_collector_success", &[("collector", "node")]), 1.0);
+        let families = [
+            ("node_network_receive_bytes_total", "device"),
+            ("node_arp_entries", "device"),
+            ("node_disk_read_bytes_total", "device"),
+            ("node_filesystem_size_bytes", "mountpoint"),
+            ("container_network_receive_bytes_total", "interface"),
+        ];
+        families.map(|(family, label)| {
+            let values = page.matching(family, &[]).into_iter().filter_map(|sample| sample.label(label));
+            values.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" ")
+        })
     };
-    assert_eq!(devices("node_network_receive_bytes_total"), ["lo"]);
-    assert!(!devices("node_disk_read_bytes_total").iter().any(|device| device.starts_with("nvme")));
-    assert_eq!(devices("node_arp_entries"), [""; 0]);
-    assert_eq!(page.matching("container_network_receive_bytes_total", &[("interface", "ens5")]).len(), 0);
-    assert_eq!(page.value("kata_pulse_collector_success", &[("collector", "node")]), 1.0);
+    let everything = ["ens5 lo", "ens5", "dm-0 dm-1 nvme0n1 nvme1n1", "/ /mnt/data /srv", "ens5"];
+    assert_eq!(told(&[]), everything);
+    let excluded = [
+        ["--node-exclude-interfaces", "^(ens|veth)"],
+        ["--node-exclude-disks", "^nvme"],
+        ["--node-exclude-mounts", "^/mnt/"],
+        ["--node-exclude-filesystems", "^tmpfs$"],
+        ["--exclude-interfaces", "^ens"],
+    ];
+    assert_eq!(told(&excluded.concat()), ["lo", "", "dm-0 dm-1", "/", ""]);
 }
 
 #[test]

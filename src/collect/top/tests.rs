@@ -154,6 +154,7 @@ fn processes_are_ordered_by_memory_and_by_what_they_use_now() {
     assert_eq!(second.by_cpu[2].cores.used, 0.0);
 
     // At once, within which it was given no tick.
+    node.tops.noted = Some(std::time::Instant::now());
     let third = node.look();
     assert_eq!((pids(&third.by_cpu)[0], third.by_cpu[0].cores), (11, busy));
 }

@@ -49,8 +49,8 @@ const REMARKS: &[(&str, &str, &str)] = &[
         PASSED,
         "≤ 50 ms CPU per collect + encode",
         "500 samples of each shim, which all are served again: more than half of the instructions is reading and checking \
-         them, a fifth writing them. One allocation for each is left of six, names are looked up once for all lines they \
-         stand on, and whole numbers are written without going through decimals",
+         them, an eighth writing them. A name is looked up once for all lines it stands on, and a sample's labels are one \
+         allocation",
     ),
     (
         HUNDRED,

@@ -24,7 +24,6 @@ pub struct Figures {
     /// Collectors one by one, on this host with 100 containers and their volumes.
     pub collectors: Vec<Beside>,
     /// The pass over their `emptyDir`s.
-    #[serde(default)]
     pub walk: Walk,
     /// This host alone, by the `node` collector and by node_exporter.
     pub host: Vec<Beside>,

@@ -46,7 +46,7 @@ struct Args {
 enum Command {
     /// Measure, and show or write what came of it
     Run {
-        /// A few rounds of the smaller loads, in less than two minutes
+        /// A few rounds of the smaller loads, in less than five minutes
         #[arg(long)]
         short: bool,
 
