@@ -9,6 +9,7 @@ use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::inventory::Kind;
 use crate::model::usage::Descriptors;
+use crate::open_fds;
 
 /// Descriptors looked at in one collection, over all rows. Beyond it rows get no count, and the collector says so.
 const MAX_WALK: u64 = 200_000;
@@ -25,16 +26,9 @@ impl DescriptorWalk {
         Self { procs: Procs::new(roots) }
     }
 
-    /// Counts a process's descriptors; `None` when it is gone or not ours to see.
     fn of_process(&self, pid: u32) -> Option<Descriptors> {
-        let mut found = Descriptors { open: 0, sockets: 0 };
-        for entry in std::fs::read_dir(self.procs.proc().join(pid.to_string()).join("fd")).ok()?.flatten() {
-            found.open += 1;
-            let target = std::fs::read_link(entry.path());
-            found.sockets +=
-                u64::from(target.is_ok_and(|target| target.as_os_str().as_encoded_bytes().starts_with(b"socket")));
-        }
-        Some(found)
+        let (open, sockets) = open_fds::with_sockets(&self.procs.proc().join(format!("{pid}/fd")))?;
+        Some(Descriptors { open, sockets })
     }
 }
 

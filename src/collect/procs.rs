@@ -13,6 +13,7 @@ use crate::collect::Roots;
 use crate::collect::cgroup::layout::{Layout, directory};
 use crate::collect::cgroup::membership::Membership;
 use crate::collect::cgroup::parse;
+use crate::collect::held::read_once;
 
 /// How long a list of all processes is good for. Reading one takes about 10 µs for each of them.
 const LIST_FOR: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ pub struct Procs {
     layout: Option<Layout>,
     is_apart: bool,
     membership: Membership,
+    buffer: Vec<u8>,
     listed: Option<(Instant, HashMap<String, Vec<u32>>)>,
 }
 
@@ -31,7 +33,7 @@ impl Procs {
     /// Finds the cgroup mount when first asked.
     pub fn new(roots: Arc<Roots>) -> Self {
         let is_apart = is_apart(&roots.proc);
-        Self { roots, layout: None, is_apart, membership: Membership::default(), listed: None }
+        Self { roots, layout: None, is_apart, membership: Membership::default(), buffer: Vec::new(), listed: None }
     }
 
     /// `/proc`.
@@ -52,8 +54,8 @@ impl Procs {
         let Some(layout) = &self.layout else { return Vec::new() };
         if !self.is_apart {
             let Some(root) = layout.primary_root() else { return Vec::new() };
-            let procs = std::fs::read(directory(root, cgroup).join("cgroup.procs")).unwrap_or_default();
-            return parse::pids(&procs).flatten().collect();
+            let procs = read_once(&directory(root, cgroup).join("cgroup.procs"), &mut self.buffer).unwrap_or_default();
+            return parse::pids(procs).flatten().collect();
         }
         let listed = self.listed.take().filter(|(at, _)| at.elapsed() < LIST_FOR);
         let listed = listed.unwrap_or_else(|| (Instant::now(), list(&self.roots.proc, layout, &mut self.membership)));
@@ -67,7 +69,7 @@ impl Procs {
             return self.of(cgroup).contains(&pid);
         }
         let Some(layout) = &self.layout else { return false };
-        in_cgroup(&self.roots.proc, pid, layout, &mut self.membership).is_some_and(|found| found == cgroup)
+        self.membership.of_process(layout, &self.roots.proc, pid).is_some_and(|found| found == cgroup)
     }
 }
 
@@ -84,18 +86,12 @@ fn list(proc: &Path, layout: &Layout, membership: &mut Membership) -> HashMap<St
     let mut by_cgroup: HashMap<String, Vec<u32>> = HashMap::new();
     for entry in std::fs::read_dir(proc).into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(cgroup) = in_cgroup(proc, pid, layout, membership) {
+        if let Some(cgroup) = membership.of_process(layout, proc, pid) {
             by_cgroup.entry(cgroup).or_default().push(pid);
         }
     }
     by_cgroup.values_mut().for_each(|pids| pids.sort_unstable());
     by_cgroup
-}
-
-/// The cgroup of a process; `None` when it is gone.
-fn in_cgroup(proc: &Path, pid: u32, layout: &Layout, membership: &mut Membership) -> Option<String> {
-    let content = std::fs::read(proc.join(pid.to_string()).join("cgroup")).ok()?;
-    membership.of(layout, &content)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use crate::collect::cgroup::layout::Layout;
+use crate::collect::held::read_once;
 
 /// Directories looked at in search of this process's own cgroup.
 const MAX_SEARCHED: usize = 20_000;
@@ -15,9 +16,19 @@ const MAX_SEARCHED: usize = 20_000;
 #[derive(Debug, Default)]
 pub struct Membership {
     own: Option<Option<String>>,
+    buffer: Vec<u8>,
 }
 
 impl Membership {
+    /// The cgroup of a process, which is read from its `cgroup` file below `proc`; `None` when the process is gone, too.
+    pub fn of_process(&mut self, layout: &Layout, proc: &Path, pid: u32) -> Option<String> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let content = read_once(&proc.join(format!("{pid}/cgroup")), &mut buffer).ok();
+        let cgroup = content.and_then(|content| self.of(layout, content));
+        self.buffer = buffer;
+        cgroup
+    }
+
     /// The cgroup that a process's `cgroup` file names, in the hierarchy that names every container. `None` for one that
     /// is removed, and when it cannot be told.
     pub fn of(&mut self, layout: &Layout, content: &[u8]) -> Option<String> {

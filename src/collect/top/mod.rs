@@ -25,11 +25,9 @@ pub const NAME: &str = "top";
 /// Most processes looked at. `kernel.pid_max` of most nodes is below it.
 const MOST: usize = 1 << 16;
 
-/// A process is moved to its cgroup soon after it was started, and hardly ever again.
+/// A process is moved to its cgroup soon after it was started, and hardly ever again: it is looked after when it is twice as
+/// old as the last time, or after so long.
 const PLACED_FOR: Duration = Duration::from_secs(30);
-
-/// Seconds after which a process is not expected to be moved any more.
-const YOUNG: f64 = 60.0;
 
 /// Shortest time over which CPU time is compared: a tick is 10 ms, and a quota is given out every 100 ms.
 const SPAN: Duration = Duration::from_secs(1);
@@ -66,10 +64,17 @@ struct Known {
     counted: u64,
     cores: Cores,
     cgroup: Option<String>,
-    placed: Option<Instant>,
+    placed: Option<Placed>,
     owner: Arc<Owner>,
     /// It was there in the last pass.
     alive: bool,
+}
+
+/// When its cgroup was read, and how long that is good for.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    at: Instant,
+    good_for: Duration,
 }
 
 impl Tops {
@@ -144,11 +149,11 @@ impl Tops {
         let Self { roots, layout, membership, known, owners, .. } = self;
         for (pid, process) in known.iter_mut().filter(|(_, process)| process.has_memory()) {
             let mut stray = is_new;
-            let young = process.age(uptime) < YOUNG;
-            if young || process.placed.is_none_or(|placed| placed.elapsed() >= PLACED_FOR) {
-                stray |= process.placed.replace(Instant::now()).is_none();
-                let content = std::fs::read(roots.proc.join(pid.to_string()).join("cgroup")).ok();
-                let cgroup = content.zip(layout.as_ref()).and_then(|(content, layout)| membership.of(layout, &content));
+            if process.placed.is_none_or(|placed| placed.at.elapsed() >= placed.good_for) {
+                let age = Duration::try_from_secs_f64(process.age(uptime)).unwrap_or_default();
+                let placed = Placed { at: Instant::now(), good_for: age.min(PLACED_FOR) };
+                stray |= process.placed.replace(placed).is_none();
+                let cgroup = layout.as_ref().and_then(|layout| membership.of_process(layout, &roots.proc, *pid));
                 if process.cgroup != cgroup {
                     process.cgroup = cgroup;
                     stray = true;

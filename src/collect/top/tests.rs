@@ -204,14 +204,24 @@ fn whose_a_process_is_its_cgroup_says_or_its_command_line() {
 fn an_owner_is_found_when_its_pod_becomes_known_and_when_it_moves() {
     let mut node = Node::new();
     let known = std::mem::take(&mut node.inventory);
-    node.process(10, "nginx", 5, 0, 900, "/kubepods/podw/app");
+    node.process(10, "nginx", 0, 0, 900, "/kubepods/podw/app");
     node.process(11, "old", 500, 0, 900, "/kubepods/podw/app");
     assert_eq!(whose(&node.look(), 10), "//");
     node.inventory = known;
     let top = node.look();
     assert_eq!((whose(&top, 10), whose(&top, 11)), ("shop/web/app".into(), "shop/web/app".into()));
-    node.process(10, "nginx", 5, 0, 900, "/kubepods/podv");
-    assert_eq!(whose(&node.look(), 10), "shop/vm/", "young processes are looked after");
+    node.process(10, "nginx", 0, 0, 900, "/kubepods/podv");
+    node.process(11, "old", 500, 0, 900, "/kubepods/podv");
+    let top = node.look();
+    assert_eq!((whose(&top, 10), whose(&top, 11)), ("shop/vm/".into(), "shop/web/app".into()), "by their ages");
+    let good_for = |tops: &Tops, pid: u32| tops.known[&pid].placed.unwrap().good_for;
+    assert_eq!((good_for(&node.tops, 10), good_for(&node.tops, 11)), (Duration::ZERO, PLACED_FOR));
+    node.process(12, "young", 7, 0, 900, "/kubepods/podv");
+    node.look();
+    assert_eq!(good_for(&node.tops, 12), Duration::from_secs(7));
+    let placed = node.tops.known.get_mut(&11).unwrap().placed.as_mut().unwrap();
+    placed.at = placed.at.checked_sub(PLACED_FOR).unwrap();
+    assert_eq!(whose(&node.look(), 11), "shop/vm/");
 }
 
 #[test]
