@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use procfs::FromRead;
-use procfs::process::{MountInfo, MountInfos};
 
+use crate::collect::mount_table::{self, MountTable};
 use crate::collect::writable_layer::{Layer, WritableLayers};
 use crate::collect::{CollectError, Collector, Draft, Roots, mounted};
 use crate::model::inventory::Kind;
@@ -56,30 +56,26 @@ impl Filesystems {
         if self.mounts_read.is_some_and(|read| read.elapsed() < MOUNTS_INTERVAL) {
             return Ok(());
         }
-        let path = self.roots.proc.join("1/mountinfo");
-        let table = MountInfos::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
-        if table.0.is_empty() {
-            return Err(CollectError::Read(format!("{}: empty", path.display())));
-        }
+        let table = MountTable::read(&self.roots.proc)?;
+        let all = table.mounts()?;
         self.mounts_read = Some(Instant::now());
         let mut mounts: Vec<Mount> = Vec::new();
-        for mount in table.0 {
-            let Some(device) = device_label(&mount) else { continue };
+        for mount in &all {
+            let Some(device) = device_label(mount) else { continue };
             // The first mount of a device stands for it: later ones are bind mounts.
             if mounts.iter().any(|known| known.device == device) {
                 continue;
             }
-            let path = self.reach(&mount);
-            mounts.push(Mount { device, mount_point: mount.mount_point, path });
+            mounts.push(Mount { device, mount_point: mount.point.to_path_buf(), path: self.reach(mount) });
         }
         self.mounts = mounts;
         Ok(())
     }
 
     /// Where this process sees the mount, if it does.
-    fn reach(&self, mount: &MountInfo) -> Option<PathBuf> {
-        let path = below(&self.roots.host, &mount.mount_point);
-        mounted::is_at(&path, &mount.majmin, &mount.fs_type).is_ok_and(|it_is| it_is).then_some(path)
+    fn reach(&self, mount: &mount_table::Mount<'_>) -> Option<PathBuf> {
+        let path = below(&self.roots.host, &mount.point);
+        mounted::is_at(&path, mount.majmin, &mount.fs_type).is_ok_and(|it_is| it_is).then_some(path)
     }
 
     fn of_node(&self) -> Vec<Filesystem> {
@@ -146,17 +142,16 @@ impl Filesystems {
 }
 
 /// How cAdvisor names a mount's device; `None` for filesystems that are not storage or belong to a container.
-fn device_label(mount: &MountInfo) -> Option<String> {
-    let point = mount.mount_point.to_str()?;
+fn device_label(mount: &mount_table::Mount<'_>) -> Option<String> {
+    let point = mount.point.to_str()?;
     if RUNTIME_MOUNTS.iter().any(|prefix| point.starts_with(prefix)) {
         return None;
     }
-    let kind = mount.fs_type.as_str();
-    match kind {
+    match &*mount.fs_type {
         "tmpfs" => Some(point.to_owned()),
         "overlay" => Some(format!("overlay_{}", mount.majmin.replace(':', "-"))),
-        "btrfs" | "xfs" | "zfs" | "f2fs" | "bcachefs" | "vfat" => mount.mount_source.clone(),
-        _ if kind.starts_with("ext") => mount.mount_source.clone(),
+        "btrfs" | "xfs" | "zfs" | "f2fs" | "bcachefs" | "vfat" => Some(mount.source.clone().into_owned()),
+        kind if kind.starts_with("ext") => Some(mount.source.clone().into_owned()),
         _ => None,
     }
 }

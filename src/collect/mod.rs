@@ -14,6 +14,7 @@ pub mod held;
 pub mod kata;
 mod machine;
 pub mod meminfo;
+pub mod mount_table;
 mod mounted;
 pub mod network;
 pub mod node;

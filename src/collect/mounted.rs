@@ -37,20 +37,19 @@ fn is(
 
 #[cfg(test)]
 mod tests {
-    use procfs::FromRead;
-    use procfs::process::MountInfos;
-
     use super::*;
+    use crate::collect::mount_table;
 
     #[test]
     fn what_the_mount_table_says_is_found_and_nothing_else() {
-        let table = MountInfos::from_file("/proc/self/mountinfo").unwrap();
-        let proc = table.0.iter().find(|mount| mount.mount_point == Path::new("/proc")).unwrap();
-        assert!(is_at(Path::new("/proc"), &proc.majmin, "proc").unwrap());
-        assert!(!is_at(Path::new("/sys"), &proc.majmin, "proc").unwrap());
-        assert!(!is_at(Path::new("/sys"), &proc.majmin, "btrfs").unwrap());
+        let table = std::fs::read("/proc/self/mountinfo").unwrap();
+        let mounts = mount_table::parse(&table).unwrap();
+        let proc = mounts.iter().find(|mount| &*mount.point == Path::new("/proc")).unwrap();
+        assert!(is_at(Path::new("/proc"), proc.majmin, "proc").unwrap());
+        assert!(!is_at(Path::new("/sys"), proc.majmin, "proc").unwrap());
+        assert!(!is_at(Path::new("/sys"), proc.majmin, "btrfs").unwrap());
         let open = std::fs::File::open("/proc").unwrap();
-        assert!(is_of(&open, &proc.majmin, "proc").unwrap() && !is_of(&open, "0:0", "btrfs").unwrap());
-        assert_eq!(is_at(Path::new("/nowhere"), &proc.majmin, "proc").unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(is_of(&open, proc.majmin, "proc").unwrap() && !is_of(&open, "0:0", "btrfs").unwrap());
+        assert_eq!(is_at(Path::new("/nowhere"), proc.majmin, "proc").unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -75,6 +75,41 @@ fn what_is_excluded_is_left_out() {
 }
 
 #[test]
+fn mounts_are_told_by_their_own_names() {
+    let host = Host::v2();
+    let device = std::fs::metadata(host.root()).expect("it is there").dev();
+    let number = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    for directory in ["mnt/my disk", "mnt/bound"] {
+        std::fs::create_dir_all(host.path(directory)).expect("make a directory");
+    }
+    // A pod says by `subPath` which directory is bound, and by `emptyDir` volumes have no source.
+    let lines = [
+        format!("1 0 {number} / / rw - ext4 /dev/sda rw\n"),
+        format!("2 1 {number} / /mnt/my\\040disk rw - tmpfs none rw,size=1k\n"),
+        format!("3 1 {number} /of\u{a0}a\u{2003}pod /mnt/bound rw shared:7 - xfs /dev/sdb ro\n"),
+    ];
+    host.write("proc/1/mountinfo", &lines.concat());
+    let mut flags = host.flags();
+    flags.extend(["--enable-collectors", "node"].map(Into::into));
+    let page = Agent::start(flags).page("/metrics");
+    for collector in ["filesystem", "node"] {
+        assert_eq!(page.value("kata_pulse_collector_success", &[("collector", collector)]), 1.0, "{collector}");
+    }
+    let told: Vec<String> = page
+        .matching("node_filesystem_readonly", &[])
+        .iter()
+        .map(|sample| {
+            let of = |name: &str| sample.label(name).expect("it has it").to_owned();
+            [of("device"), of("fstype"), of("mountpoint"), sample.value.to_string()].join(" ")
+        })
+        .collect();
+    assert_eq!(told, ["/dev/sda ext4 / 0", "none tmpfs /mnt/my disk 0", "/dev/sdb xfs /mnt/bound 1"]);
+    let of_node: Vec<&str> =
+        page.matching("container_fs_limit_bytes", &[]).iter().filter_map(|sample| sample.label("device")).collect();
+    assert_eq!(of_node, ["/dev/sda", "/mnt/my disk", "/dev/sdb"]);
+}
+
+#[test]
 fn what_files_say_twice_is_served_once() {
     let host = Host::v2();
     let twice = |path: &str, text: &str| host.write(path, &text.repeat(2));

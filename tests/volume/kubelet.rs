@@ -132,7 +132,7 @@ impl Kubelet {
     pub fn publish(&self) {
         let root = self.node.host.root().to_str().expect("text");
         let table = fs::read_to_string("/proc/self/mountinfo").expect("read the mount table");
-        let of_node = |line: &&str| line.split(' ').nth(4).is_some_and(|point| point.starts_with(root));
+        let of_node = |line: &&str| line.split(' ').nth(4).is_some_and(|point| point == "/" || point.starts_with(root));
         let lines: Vec<String> =
             table.lines().filter(of_node).map(|line| line.replacen(&format!(" {root}/"), " /", 1) + "\n").collect();
         self.node.host.write("proc/1/mountinfo", &lines.concat());

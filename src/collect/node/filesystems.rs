@@ -6,11 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use procfs::FromRead;
-use procfs::process::{MountInfo, MountInfos};
-
 use super::Options;
 use crate::collect::asker::{self, Answer, Asker};
+use crate::collect::mount_table::{Mount, MountTable};
 use crate::collect::{CollectError, mounted};
 use crate::model::node::{FilesystemUsage, MountedFilesystem};
 use crate::model::units::Bytes;
@@ -39,24 +37,23 @@ impl Filesystems {
         root: &Path,
         exclude: &Options,
     ) -> Result<Vec<MountedFilesystem>, CollectError> {
-        let path = proc.join("1/mountinfo");
-        let table = MountInfos::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
+        let table = MountTable::read(proc)?;
+        let mounts = table.mounts()?;
         let until = Instant::now() + PATIENCE;
         let mut seen = HashSet::new();
         let (mut all, mut questions) = (Vec::new(), Vec::new());
-        let left_out = |mount: &&MountInfo| {
-            exclude.filesystems.has(&mount.fs_type) || exclude.mounts.has(&mount.mount_point.to_string_lossy())
+        let left_out = |mount: &&Mount<'_>| {
+            exclude.filesystems.has(&mount.fs_type) || exclude.mounts.has(&mount.point.to_string_lossy())
         };
-        for mount in table.0.iter().filter(|mount| !left_out(mount)) {
-            let (device, fstype) = (mount.mount_source.clone().unwrap_or_default(), mount.fs_type.clone());
-            let mountpoint = mount.mount_point.to_string_lossy().into_owned();
-            if all.len() == MOST_ASKED || !seen.insert((device.clone(), mountpoint.clone())) {
+        for mount in mounts.iter().filter(|mount| !left_out(mount)) {
+            if all.len() == MOST_ASKED || !seen.insert((&mount.source, &mount.point)) {
                 continue;
             }
-            let readonly = mount.mount_options.contains_key("ro") || mount.super_options.contains_key("ro");
-            let seen_at = root.join(mount.mount_point.strip_prefix("/").unwrap_or(&mount.mount_point));
-            questions.push(Question { path: seen_at, majmin: mount.majmin.clone(), fstype: fstype.clone() });
-            all.push(MountedFilesystem { device, fstype, mountpoint, readonly, usage: None });
+            let (device, fstype) = (mount.source.clone().into_owned(), mount.fs_type.clone().into_owned());
+            let mountpoint = mount.point.to_string_lossy().into_owned();
+            let path = root.join(mount.point.strip_prefix("/").unwrap_or(&mount.point));
+            questions.push(Question { path, majmin: mount.majmin.to_owned(), fstype: fstype.clone() });
+            all.push(MountedFilesystem { device, fstype, mountpoint, readonly: mount.readonly, usage: None });
         }
         let answers = self.asker.ask(questions, until);
         let seen = all.into_iter().zip(answers).filter_map(|(mounted, answer)| match answer {

@@ -19,10 +19,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use procfs::FromRead;
-use procfs::process::MountInfos;
-
 use crate::collect::asker::{Answer, Asker};
+use crate::collect::mount_table::MountTable;
 use crate::collect::{CollectError, Collector, Draft, Roots};
 use crate::model::inventory::{Inventory, Runtime, Sandbox, SandboxState};
 use crate::model::units::Seconds;
@@ -118,12 +116,11 @@ impl Volumes {
         {
             return Ok(());
         }
-        let path = self.roots.proc.join("1/mountinfo");
-        let table = MountInfos::from_file(&path).map_err(|error| CollectError::procfs(&path, &error))?;
+        let table = MountTable::read(&self.roots.proc)?;
         let on_node = self.on_node();
         // Of mounts over each other the last is the one that is seen.
         let mut places: BTreeMap<Place, Form> =
-            table.0.iter().filter_map(|mount| table::volume(mount, &on_node)).collect();
+            table.mounts()?.iter().filter_map(|mount| table::volume(mount, &on_node)).collect();
         let directory = self.options.run_dir.join(direct::DIRECTORY);
         let assigned = direct::list(&directory, &on_node.join("pods"), MOST)
             .map_err(|error| CollectError::Read(format!("{}: {error}", directory.display())))?;

@@ -14,8 +14,7 @@
 
 use std::path::{Path, PathBuf};
 
-use procfs::process::MountInfo;
-
+use crate::collect::mount_table::Mount;
 use crate::model::units::Bytes;
 
 /// Longest name of a volume, a plugin and a pod uid. Kubernetes' own end at 253 bytes.
@@ -61,15 +60,16 @@ pub enum Form {
 }
 
 /// The volume that a mount is, if it is one. `kubelet` is the kubelet's directory on the node.
-pub fn volume(mount: &MountInfo, kubelet: &Path) -> Option<(Place, Form)> {
-    let below = mount.mount_point.strip_prefix(kubelet).ok()?;
+pub fn volume(mount: &Mount<'_>, kubelet: &Path) -> Option<(Place, Form)> {
+    let below = mount.point.strip_prefix(kubelet).ok()?;
     if let Some(place) = below.strip_prefix("pods").ok().and_then(place) {
         let below = below.strip_prefix("pods").ok()?.to_owned();
-        let form = Form::Filesystem { below, majmin: mount.majmin.clone(), fstype: mount.fs_type.clone() };
+        let form =
+            Form::Filesystem { below, majmin: mount.majmin.to_owned(), fstype: mount.fs_type.clone().into_owned() };
         return Some((place, form));
     }
     // A device node is bound to a file: the root of such a mount is the node's path in the filesystem of devices.
-    let device = mount.root.strip_prefix('/').filter(|_| mount.fs_type == "devtmpfs")?;
+    let device = mount.root.strip_prefix("/").ok().filter(|_| mount.fs_type == "devtmpfs")?.to_str()?;
     Some((device_place(below)?, Form::Block { device: device.to_owned() }))
 }
 
@@ -135,17 +135,14 @@ pub fn device_size(partitions: &[u8], device: &str) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use procfs::FromRead;
-    use procfs::process::MountInfos;
-
     use super::*;
+    use crate::collect::mount_table;
 
     const UID: &str = "0b7c4bb1-4c5c-4d2c-9f43-6d6f0a0a0a0a";
 
     fn found(root: &str, point: &str, fstype: &str) -> Option<(Place, Form)> {
         let line = format!("36 35 8:16 {root} {point} rw,relatime shared:1 - {fstype} /dev/sdb rw\n");
-        let table = MountInfos::from_read(line.as_bytes()).unwrap();
-        volume(&table.0[0], Path::new("/var/lib/kubelet"))
+        volume(&mount_table::parse(line.as_bytes()).unwrap()[0], Path::new("/var/lib/kubelet"))
     }
 
     fn of_pod(below: &str) -> Option<Place> {

@@ -11,6 +11,7 @@ use kata_pulse::collect::cgroup::v1;
 use kata_pulse::collect::exclude::Exclude;
 use kata_pulse::collect::kata::host::parse::{Io, Status, memory_v1, memory_v2};
 use kata_pulse::collect::meminfo::Meminfo;
+use kata_pulse::collect::mount_table;
 use kata_pulse::collect::network::net_dev;
 use kata_pulse::collect::pid_stat::Stat;
 use kata_pulse::collect::process::max_open_files;
@@ -192,7 +193,32 @@ pub fn proc_files(content: &[u8]) {
     page::of_usage(Usage { network, ..Usage::default() });
     let _ = max_open_files(content);
     let _ = procfs::DiskStats::from_read(content);
-    let _ = procfs::process::MountInfos::from_read(content);
+    mounts(content);
+}
+
+/// Where the `procfs` crate reads a mount table as the kernel writes it, ours reads the same.
+fn mounts(content: &[u8]) {
+    let ours = within(content.len(), 1000, 8 << 10, || mount_table::parse(content));
+    // Theirs ends fields at any number of any blanks, takes a last line without an end, and does not undo escapes.
+    let plain = content.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n') && *byte != b'\\');
+    let mut lines = content.split(|byte| *byte == b'\n');
+    let ended = lines.next_back().is_some_and(<[u8]>::is_empty);
+    let parted = lines.all(|line| line.split(|byte| *byte == b' ').all(|field| !field.is_empty()));
+    if !(plain && ended && parted) {
+        return;
+    }
+    let Ok(theirs) = procfs::process::MountInfos::from_read(content) else { return };
+    let ours = ours.expect("theirs has read it");
+    assert_eq!(ours.len(), theirs.0.len());
+    for (ours, theirs) in ours.iter().zip(&theirs.0) {
+        assert_eq!((ours.majmin, ours.root.to_str()), (theirs.majmin.as_str(), Some(theirs.root.as_str())));
+        assert_eq!((&*ours.point, &*ours.fs_type), (&*theirs.mount_point, theirs.fs_type.as_str()));
+        assert_eq!(&*ours.source, theirs.mount_source.as_deref().unwrap_or("none"));
+        assert_eq!(
+            ours.readonly,
+            [&theirs.mount_options, &theirs.super_options].iter().any(|it| it.contains_key("ro"))
+        );
+    }
 }
 
 /// Where the `procfs` crate reads a `stat`, ours reads the same.

@@ -2,11 +2,10 @@
 
 use std::path::{Component, Path};
 
+use kata_pulse::collect::mount_table;
 use kata_pulse::collect::volume::claims::{Source, claim};
 use kata_pulse::collect::volume::table::{self, Form, Place};
 use kata_pulse::collect::volume::vol_data;
-use procfs::FromRead;
-use procfs::process::MountInfos;
 use serde_json::Value;
 
 use crate::memory::within;
@@ -49,8 +48,8 @@ fn persistent_volumes(bytes: &[u8], document: &Value) {
 }
 
 fn mounts(bytes: &[u8]) {
-    let Ok(table) = MountInfos::from_read(bytes) else { return };
-    for mount in &table.0 {
+    let Ok(table) = mount_table::parse(bytes) else { return };
+    for mount in &table {
         let Some((Place { uid, plugin, name }, form)) = table::volume(mount, Path::new(KUBELET)) else { continue };
         for text in [&uid, &plugin, &name] {
             assert!(!text.is_empty() && text.len() <= 253 && !text.contains('/') && text != "..", "{text:?}");
