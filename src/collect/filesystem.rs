@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use procfs::FromRead;
+use rustix::fs::StatVfs;
 
 use crate::collect::mount_table::{self, MountTable};
 use crate::collect::writable_layer::{Layer, WritableLayers};
@@ -78,12 +79,17 @@ impl Filesystems {
         mounted::is_at(&path, mount.majmin, &mount.fs_type).is_ok_and(|it_is| it_is).then_some(path)
     }
 
-    fn of_node(&self) -> Vec<Filesystem> {
+    /// How full each mount is: asked once, and not for each container whose layer lies there.
+    fn ask(&self) -> Vec<Option<StatVfs>> {
+        self.mounts.iter().map(|mount| rustix::fs::statvfs(mount.path.as_ref()?).ok()).collect()
+    }
+
+    fn of_node(&self, stats: &[Option<StatVfs>]) -> Vec<Filesystem> {
         self.mounts
             .iter()
-            .filter_map(|mount| {
-                let path = mount.path.as_ref()?;
-                let stat = rustix::fs::statvfs(path).ok()?;
+            .zip(stats)
+            .filter_map(|(mount, stat)| {
+                let stat = stat.as_ref()?;
                 let size = Bytes(stat.f_blocks.saturating_mul(stat.f_frsize));
                 Some(Filesystem {
                     device: mount.device.clone(),
@@ -97,17 +103,19 @@ impl Filesystems {
     }
 
     /// The writable layer, on the filesystem that holds it.
-    fn of_layer(&self, layer: &Layer) -> Filesystem {
+    fn of_layer(&self, layer: &Layer, stats: &[Option<StatVfs>]) -> Filesystem {
         let holder = self
             .mounts
             .iter()
-            .filter(|mount| layer.mountpoint.starts_with(&mount.mount_point))
-            .max_by_key(|mount| mount.mount_point.as_os_str().len());
-        let stat = holder.and_then(|mount| rustix::fs::statvfs(mount.path.as_ref()?).ok());
+            .zip(stats)
+            .filter(|(mount, _)| layer.mountpoint.starts_with(&mount.mount_point))
+            .max_by_key(|(mount, _)| mount.mount_point.as_os_str().len());
         Filesystem {
-            device: holder.map(|mount| mount.device.clone()).unwrap_or_default(),
+            device: holder.map(|(mount, _)| mount.device.clone()).unwrap_or_default(),
             usage: Some(layer.used),
-            limit: stat.map(|stat| Bytes(stat.f_blocks.saturating_mul(stat.f_frsize))),
+            limit: holder
+                .and_then(|(_, stat)| stat.as_ref())
+                .map(|stat| Bytes(stat.f_blocks.saturating_mul(stat.f_frsize))),
             inodes: None,
             inodes_free: None,
         }
@@ -167,16 +175,16 @@ impl Collector for Filesystems {
 
     fn collect(&mut self, draft: &mut Draft) -> Result<(), CollectError> {
         self.refresh_mounts()?;
-        let layers = self.layers.known();
+        let (stats, layers) = (self.ask(), self.layers.known());
         for row in draft.rows.iter_mut().filter(|row| !row.gone) {
             match row.subject.kind {
                 Kind::Root => {
-                    row.usage.filesystems = self.of_node();
+                    row.usage.filesystems = self.of_node(&stats);
                     row.usage.disks = self.disks()?;
                 }
                 Kind::Container => {
                     let layer = row.subject.container.as_ref().and_then(|id| layers.get(id));
-                    row.usage.filesystems = layer.map(|layer| self.of_layer(layer)).into_iter().collect();
+                    row.usage.filesystems = layer.map(|layer| self.of_layer(layer, &stats)).into_iter().collect();
                 }
                 Kind::Group | Kind::Pod | Kind::Sandbox => {}
             }

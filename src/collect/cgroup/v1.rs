@@ -11,13 +11,14 @@ use crate::model::units::{Bytes, Limit, Seconds};
 use crate::model::usage::{Cfs, Cpu, DeviceIo, DeviceNumber, Hugetlb, Memory, Spec, Tasks, Usage};
 
 /// Pairs of blkio files with bytes and operations, best first. A pair is used when its first file has entries: BFQ's
-/// files exist, empty, beside the throttle ones when another scheduler is in charge.
-const BLKIO_PAIRS: [(&str, &str); 5] = [
-    ("blkio.bfq.io_service_bytes_recursive", "blkio.bfq.io_serviced_recursive"),
-    ("blkio.io_service_bytes_recursive", "blkio.io_serviced_recursive"),
-    ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"),
-    ("blkio.bfq.io_service_bytes", "blkio.bfq.io_serviced"),
-    ("blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced"),
+/// files exist, empty, beside the throttle ones when another scheduler is in charge. The third is the pair that has
+/// the same and what is below: while that one is empty, so is this, and it need not be read.
+const BLKIO_PAIRS: [(&str, &str, Option<usize>); 5] = [
+    ("blkio.bfq.io_service_bytes_recursive", "blkio.bfq.io_serviced_recursive", None),
+    ("blkio.io_service_bytes_recursive", "blkio.io_serviced_recursive", None),
+    ("blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive", None),
+    ("blkio.bfq.io_service_bytes", "blkio.bfq.io_serviced", Some(0)),
+    ("blkio.throttle.io_service_bytes", "blkio.throttle.io_serviced", Some(2)),
 ];
 
 /// Held files of one cgroup, and its directory under each controller.
@@ -227,9 +228,14 @@ impl Handles {
 
     fn read_blkio(&mut self, reader: &mut Reader) -> Result<Vec<DeviceIo>, Vanished> {
         let Some(dir) = self.dirs.blkio.as_deref() else { return Ok(Vec::new()) };
-        for ((bytes_name, operations_name), (bytes, operations)) in BLKIO_PAIRS.iter().zip(&mut self.blkio) {
+        let mut is_there = [false; BLKIO_PAIRS.len()];
+        for (at, (pair, (bytes, operations))) in BLKIO_PAIRS.iter().zip(&mut self.blkio).enumerate() {
+            let (bytes_name, operations_name, recursive) = pair;
+            if recursive.is_some_and(|recursive| is_there[recursive]) {
+                continue;
+            }
             let mut devices = Vec::new();
-            reader.parse(bytes, dir, bytes_name, |text| add_bytes(text, &mut devices))?;
+            is_there[at] = reader.parse(bytes, dir, bytes_name, |text| add_bytes(text, &mut devices))?.is_some();
             if devices.is_empty() {
                 continue;
             }
@@ -348,6 +354,8 @@ pub fn add_operations(text: &[u8], devices: &mut Vec<DeviceIo>) -> Result<(), pa
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -358,5 +366,36 @@ mod tests {
         assert_eq!(swap_alone(Some(Limit::Max), at(100)), Some(Limit::Max));
         assert_eq!(swap_alone(at(300), Some(Limit::Max)), None, "as much as memory leaves of it");
         assert_eq!(swap_alone(None, at(100)), None, "swap is not accounted");
+    }
+
+    #[test]
+    fn of_the_files_of_one_policy_the_recursive_one_is_enough() {
+        use crate::collect::held::Budget;
+        use crate::model::usage::DeviceNumber;
+
+        let root = tempfile::tempdir().unwrap();
+        let read = |files: &[(&str, &str)]| {
+            let cgroup = tempfile::tempdir_in(root.path()).unwrap();
+            for (name, content) in files {
+                std::fs::write(cgroup.path().join(name), content).unwrap();
+            }
+            let blkio = Some(root.path().to_owned());
+            let (cpu, cpuacct, memory, pids, hugetlb, unified) = Default::default();
+            let roots = V1 { cpu, cpuacct, memory, blkio, pids, hugetlb, unified };
+            let name = format!("/{}", cgroup.path().file_name().unwrap().to_str().unwrap());
+            let budget = Budget::new(16);
+            let mut handles = Handles::new(&roots, root.path(), &name);
+            let devices = handles.read_blkio(&mut Reader::new(Arc::clone(&budget))).unwrap();
+            (devices.iter().map(|device| (device.number, device.read_bytes)).collect::<Vec<_>>(), budget.held())
+        };
+        let (bfq, bfq_own) = (BLKIO_PAIRS[0].0, BLKIO_PAIRS[3].0);
+        let (throttle, throttle_own) = (BLKIO_PAIRS[2].0, BLKIO_PAIRS[4].0);
+        let (none, some) = ("Total 0\n", "8:0 Read 4096\nTotal 4096\n");
+        let found = vec![(DeviceNumber { major: 8, minor: 0 }, Some(Bytes(4096)))];
+        assert_eq!(read(&[(bfq, none), (throttle, none), (bfq_own, none), (throttle_own, none)]), (Vec::new(), 2));
+        assert_eq!(read(&[(bfq, none), (throttle, some), (bfq_own, none)]), (found.clone(), 2));
+        // Kernels that have no recursive files.
+        assert_eq!(read(&[(bfq_own, none), (throttle_own, some)]), (found.clone(), 2));
+        assert_eq!(read(&[(throttle, none), (bfq_own, some)]), (found, 2));
     }
 }

@@ -1,5 +1,7 @@
 //! Interfaces and CPUs as sysfs and `/proc/cpuinfo` describe them, read rarely where they hardly ever change.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::collect::exclude::Exclude;
@@ -8,10 +10,14 @@ use crate::model::node::{CPU_LABELS, HostInterface, InterfaceInfo, Processor, SE
 /// Longest text of a file that is taken.
 const LONGEST: usize = 256;
 
+/// No file of sysfs is longer.
+const PAGE: usize = 4096;
+
 /// A file's one line; `None` when it is absent or does not read: `speed` of an interface that is down gives EINVAL.
 fn line(path: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let line = text.trim_ascii();
+    let mut page = [0; PAGE];
+    let length = File::open(path).ok()?.read_at(&mut page, 0).ok()?;
+    let line = std::str::from_utf8(page.get(..length)?).ok()?.trim_ascii();
     Some(line[..line.floor_char_boundary(LONGEST)].to_owned())
 }
 
