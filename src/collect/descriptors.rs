@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
+use crate::collect::held::Budget;
 use crate::collect::procs::Procs;
 use crate::collect::{CollectError, Collector, Draft, Roots};
-use crate::model::inventory::Kind;
+use crate::model::inventory::{Inventory, Kind};
 use crate::model::usage::Descriptors;
 use crate::open_fds;
 
@@ -22,8 +23,8 @@ pub struct DescriptorWalk {
 
 impl DescriptorWalk {
     /// A collector that has read nothing yet.
-    pub fn new(roots: Arc<Roots>) -> Self {
-        Self { procs: Procs::new(roots) }
+    pub fn new(roots: Arc<Roots>, budget: Arc<Budget>) -> Self {
+        Self { procs: Procs::holding(roots, budget) }
     }
 
     fn of_process(&self, pid: u32) -> Option<Descriptors> {
@@ -57,5 +58,9 @@ impl Collector for DescriptorWalk {
             row.usage.descriptors = any.then_some(sum);
         }
         Ok(())
+    }
+
+    fn forget(&mut self, inventory: &Inventory) {
+        self.procs.forget(inventory);
     }
 }

@@ -245,7 +245,7 @@ impl Collection {
             Box::new(cgroup::Cgroups::new(Arc::clone(&roots), wanted, Arc::clone(&budget))),
             Box::new(network::Networks::new(Arc::clone(&roots), Arc::clone(&budget), exclude_interfaces)),
             Box::new(process::Processes::new(Arc::clone(&roots))),
-            Box::new(descriptors::DescriptorWalk::new(Arc::clone(&roots))),
+            Box::new(descriptors::DescriptorWalk::new(Arc::clone(&roots), Arc::clone(&budget))),
             Box::new(filesystem::Filesystems::new(Arc::clone(&roots), layers)),
             Box::new(machine::Machines::new(Arc::clone(&roots))),
             Box::new(node::Nodes::new(Arc::clone(&roots), Arc::clone(&budget), node)),

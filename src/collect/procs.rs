@@ -4,7 +4,7 @@
 //! what a pod without `hostPID` has, the kernel says 0 for the node's processes (cgroup v2) or nothing (v1). The node's
 //! procfs shows them all the same, each with its cgroup: there they are looked up the other way round.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +13,15 @@ use crate::collect::Roots;
 use crate::collect::cgroup::layout::{Layout, directory};
 use crate::collect::cgroup::membership::Membership;
 use crate::collect::cgroup::parse;
-use crate::collect::held::read_once;
+use crate::collect::held::{Budget, HeldFile, Reader, Vanished, read_once};
+use crate::model::identity::CgroupPath;
+use crate::model::inventory::Inventory;
 
 /// How long a list of all processes is good for. Reading one takes about 10 µs for each of them.
 const LIST_FOR: Duration = Duration::from_secs(1);
+
+/// A cgroup's file.
+const PROCS: &str = "cgroup.procs";
 
 /// The processes of cgroups.
 #[derive(Debug)]
@@ -26,14 +31,49 @@ pub struct Procs {
     is_apart: bool,
     membership: Membership,
     buffer: Vec<u8>,
+    held: Option<Held>,
     listed: Option<(Instant, HashMap<String, Vec<u32>>)>,
+}
+
+/// `cgroup.procs` of each cgroup that was asked about.
+#[derive(Debug)]
+struct Held {
+    reader: Reader,
+    files: HashMap<Arc<str>, HeldFile>,
 }
 
 impl Procs {
     /// Finds the cgroup mount when first asked.
     pub fn new(roots: Arc<Roots>) -> Self {
         let is_apart = is_apart(&roots.proc);
-        Self { roots, layout: None, is_apart, membership: Membership::default(), buffer: Vec::new(), listed: None }
+        Self {
+            roots,
+            layout: None,
+            is_apart,
+            membership: Membership::default(),
+            buffer: Vec::new(),
+            held: None,
+            listed: None,
+        }
+    }
+
+    /// The same, for who asks about the same cgroups at every collection.
+    pub fn holding(roots: Arc<Roots>, budget: Arc<Budget>) -> Self {
+        let held = Held { reader: Reader::new(budget), files: HashMap::new() };
+        Self { held: Some(held), ..Self::new(roots) }
+    }
+
+    /// Drops what is held for cgroups that are no longer in the inventory.
+    pub fn forget(&mut self, inventory: &Inventory) {
+        if let Some(held) = &mut self.held {
+            let live: HashSet<&str> = inventory
+                .subjects
+                .iter()
+                .filter_map(|subject| subject.cgroup.as_ref())
+                .map(CgroupPath::as_str)
+                .collect();
+            held.files.retain(|cgroup, _| live.contains(&**cgroup));
+        }
     }
 
     /// `/proc`.
@@ -54,7 +94,11 @@ impl Procs {
         let Some(layout) = &self.layout else { return Vec::new() };
         if !self.is_apart {
             let Some(root) = layout.primary_root() else { return Vec::new() };
-            let procs = read_once(&directory(root, cgroup).join("cgroup.procs"), &mut self.buffer).unwrap_or_default();
+            let directory = directory(root, cgroup);
+            if let Some(held) = &mut self.held {
+                return held.pids(&directory, cgroup);
+            }
+            let procs = read_once(&directory.join(PROCS), &mut self.buffer).unwrap_or_default();
             return parse::pids(procs).flatten().collect();
         }
         let listed = self.listed.take().filter(|(at, _)| at.elapsed() < LIST_FOR);
@@ -70,6 +114,27 @@ impl Procs {
         }
         let Some(layout) = &self.layout else { return false };
         self.membership.of_process(layout, &self.roots.proc, pid).is_some_and(|found| found == cgroup)
+    }
+}
+
+impl Held {
+    fn pids(&mut self, directory: &Path, cgroup: &str) -> Vec<u32> {
+        let Self { reader, files } = self;
+        if !files.contains_key(cgroup) {
+            files.insert(cgroup.into(), HeldFile::default());
+        }
+        let Some(file) = files.get_mut(cgroup) else { return Vec::new() };
+        let mut read = |file: &mut HeldFile| {
+            reader.parse(file, directory, PROCS, |content| Ok(parse::pids(content).flatten().collect::<Vec<u32>>()))
+        };
+        // Another cgroup may be where this one was.
+        let pids = read(file).or_else(|Vanished| {
+            *file = HeldFile::default();
+            read(file)
+        });
+        file.look_again();
+        reader.take_fault();
+        pids.ok().flatten().unwrap_or_default()
     }
 }
 
@@ -141,5 +206,39 @@ mod tests {
         fs::write(dir.path().join("cgroup/pod/a/cgroup.procs"), "12\n11\n").unwrap();
         assert_eq!(procs.of("/pod/a"), [12, 11]);
         assert!(procs.holds("/pod/a", 11) && !procs.holds("/pod/a", 4));
+    }
+
+    #[test]
+    fn what_is_held_is_read_anew_and_let_go_with_its_cgroup() {
+        let (dir, procs) = node(std::process::id());
+        let budget = Budget::new(8);
+        let mut procs = Procs::holding(Arc::clone(&procs.roots), Arc::clone(&budget));
+        for (content, expected) in [("12\n11\n", vec![12, 11]), ("7\n", vec![7]), ("", vec![])] {
+            fs::write(dir.path().join("cgroup/pod/a/cgroup.procs"), content).unwrap();
+            assert_eq!((procs.of("/pod/a"), budget.held()), (expected, 1));
+        }
+        assert_eq!((procs.of("/pod/none"), budget.held()), (vec![], 1));
+        fs::create_dir_all(dir.path().join("cgroup/pod/none")).unwrap();
+        fs::write(dir.path().join("cgroup/pod/none/cgroup.procs"), "5\n").unwrap();
+        assert_eq!((procs.of("/pod/none"), budget.held()), (vec![5], 2), "it has come since");
+        procs.forget(&Inventory::default());
+        assert_eq!(budget.held(), 0);
+    }
+
+    #[test]
+    fn a_cgroup_that_is_made_again_is_another() {
+        let (dir, procs) = node(std::process::id());
+        let mut procs = Procs::holding(Arc::clone(&procs.roots), Budget::new(8));
+        // The file of an ended process says that it is gone, as that of a removed cgroup does.
+        let mut sleeper = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let file = dir.path().join("cgroup/pod/a/cgroup.procs");
+        fs::remove_file(&file).unwrap();
+        symlink(format!("/proc/{}/oom_score", sleeper.id()), &file).unwrap();
+        assert_eq!(procs.of("/pod/a").len(), 1);
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, "7\n").unwrap();
+        assert_eq!(procs.of("/pod/a"), [7], "at once");
     }
 }

@@ -4,9 +4,11 @@
 //! children, so a directory that has not gained or lost any need not be listed again.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, openat, statat};
 
 use crate::discover::cgroup_path::{Class, Leaf, classify};
 use crate::model::identity::CgroupPath;
@@ -65,10 +67,11 @@ impl Tree {
         let mut seen = HashMap::new();
         let root = CgroupPath::from("/");
         let mut found = vec![Found { path: root.clone(), class: Class::Other, pod: None }];
-        std::fs::metadata(&self.root)?;
+        // Each directory is looked up from here, and not from the root of all.
+        let top = openat(CWD, &self.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let mut queue = vec![(Child { path: root, class: Class::Other }, 0)];
         while let Some((parent, depth)) = queue.pop() {
-            let Some(directory) = self.look(&parent, thorough) else { continue };
+            let Some(directory) = self.look(&top, &parent, thorough) else { continue };
             for child in &directory.children {
                 let pod = matches!(parent.class, Class::Pod(_)).then(|| parent.path.clone());
                 let leads_on = depth < MAX_DEPTH && pod.is_none();
@@ -88,10 +91,10 @@ impl Tree {
     }
 
     /// The directory as it is now, from memory where that is sure to be right.
-    fn look(&mut self, parent: &Child, thorough: bool) -> Option<Directory> {
-        let path = self.root.join(parent.path.as_str().trim_start_matches('/'));
-        let metadata = std::fs::metadata(&path).ok()?;
-        let (inode, links) = (metadata.ino(), metadata.nlink());
+    fn look(&mut self, top: &OwnedFd, parent: &Child, thorough: bool) -> Option<Directory> {
+        let below = parent.path.as_str().trim_start_matches('/');
+        let stat = if below.is_empty() { fstat(top) } else { statat(top, below, AtFlags::empty()) }.ok()?;
+        let (inode, links) = (stat.st_ino, stat.st_nlink);
         if let Some(known) = self.directories.remove(&*parent.path.0)
             && !thorough
             && links > 1
@@ -100,7 +103,7 @@ impl Tree {
             return Some(known);
         }
         // Exactly two links is a directory without children. One link is a filesystem that does not count them.
-        let children = if links == 2 { Vec::new() } else { list(&path, parent) };
+        let children = if links == 2 { Vec::new() } else { list(&self.root.join(below), parent) };
         Some(Directory { inode, links, children })
     }
 }
