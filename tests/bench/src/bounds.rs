@@ -75,6 +75,12 @@ const REMARKS: &[(&str, &str, &str)] = &[
          shows",
     ),
     (
+        EVERYTHING,
+        "≤ 50 ms CPU per collect + encode",
+        "44 to 52 ms, as fast as the machine is at the time; two fifths is the kernel's part of reading 23 files of each of 200 \
+         cgroups v1 through descriptors that are held",
+    ),
+    (
         "new sandbox",
         "listed ≤ 200 ms",
         "`/sandboxes` answers after a collection of all sandboxes, and one that was under way when the new one came does not \

@@ -410,20 +410,3 @@ proptest! {
         prop_assert_eq!(parse(&shuffled).guest, parse(&text).guest);
     }
 }
-
-/// `cargo test --release -- --ignored --nocapture parse_speed`
-#[test]
-#[ignore = "a measurement"]
-fn parse_speed() {
-    for (name, text) in [("agent", guest()), ("Go shim", go_shim()), ("rs shim", dragonball())] {
-        let rounds = 2000u32;
-        let started = std::time::Instant::now();
-        for _ in 0..rounds {
-            std::hint::black_box(Parser::parse(std::hint::black_box(&text)));
-        }
-        let each = started.elapsed() / rounds;
-        #[expect(clippy::cast_precision_loss, reason = "a measurement")]
-        let rate = text.len() as f64 / each.as_secs_f64() / 1e6;
-        println!("{name}: {} bytes in {each:?}, {rate:.0} MB/s", text.len());
-    }
-}
