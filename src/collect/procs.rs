@@ -17,7 +17,7 @@ use crate::collect::held::{Budget, HeldFile, Reader, Vanished, read_once};
 use crate::model::identity::CgroupPath;
 use crate::model::inventory::Inventory;
 
-/// How long a list of all processes is good for. Reading one takes about 10 µs for each of them.
+/// How long a list of all processes is good for. Reading one is three system calls for each of them.
 const LIST_FOR: Duration = Duration::from_secs(1);
 
 /// A cgroup's file.

@@ -94,7 +94,8 @@ impl Tree {
     fn look(&mut self, top: &OwnedFd, parent: &Child, thorough: bool) -> Option<Directory> {
         let below = parent.path.as_str().trim_start_matches('/');
         let stat = if below.is_empty() { fstat(top) } else { statat(top, below, AtFlags::empty()) }.ok()?;
-        let (inode, links) = (stat.st_ino, stat.st_nlink);
+        #[allow(clippy::useless_conversion, reason = "32 bits on arm64, 64 on x86-64")]
+        let (inode, links) = (stat.st_ino, u64::from(stat.st_nlink));
         if let Some(known) = self.directories.remove(&*parent.path.0)
             && !thorough
             && links > 1
