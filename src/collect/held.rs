@@ -222,7 +222,7 @@ fn ends_a_line(name: &str, content: &[u8]) -> bool {
 }
 
 /// Reads a file that is not worth holding into a buffer that is kept, and gives what it holds. With `std::fs::read` a small
-/// file of the kernel's, which says that its size is 0, takes ten system calls and not three.
+/// file of the kernel's, which says that its size is 0, takes five to ten system calls and not three.
 pub(super) fn read_once<'b>(path: &Path, buffer: &'b mut Vec<u8>) -> io::Result<&'b [u8]> {
     let filled = read_whole(&File::open(path)?, buffer)?;
     Ok(buffer.get(..filled).unwrap_or_default())
